@@ -1,0 +1,364 @@
+"""Defaults, TOML and environment: every setting and every path of the product.
+
+Read once by each entry point with `load()`; everything else gets the frozen `Config`. The file is
+`$XDG_CONFIG_HOME/mission-control/config.toml`; each key also stands as `MC_<TABLE>_<KEY>` in the
+environment, which wins. Out of scope: what a ticket itself says (store) and what a unit says
+(units/ and its drop-ins).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import ConfigError, InvalidInput
+
+APP = "mission-control"
+MAX_TICKET = 999_999_999
+_ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+# tmux runs pipe-pane's command through strftime, its own formats and a shell: a path of ours goes
+# in there, so it may hold only what means nothing to any of the three.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@-]+", re.ASCII)
+_TEMPLATE = re.compile(r"([^{}\0\n]|\{id\})+")
+_BRANCH = re.compile(r"[A-Za-z0-9]+([._/-][A-Za-z0-9]+)*", re.ASCII)
+_SOCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def ticket_id(text: str) -> int:
+    """The one place where text becomes a ticket's number.
+
+    Args:
+        text: ASCII decimal, 1 to 999999999, without sign, blanks or leading zeros.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if not _ID.fullmatch(text):
+        shown = text if text.isascii() and text.isprintable() and len(text) <= 40 else "that"
+        raise InvalidInput(
+            f"{shown!r} is no ticket number.", hint="Ticket numbers are 1 to 999999999."
+        )
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class TicketPaths:
+    """Where one ticket's files are. All of them are ours; folders 0700, files 0600."""
+
+    folder: Path  #: $XDG_STATE_HOME/mission-control/tickets/N
+    runtime: Path  #: $XDG_RUNTIME_DIR/mission-control/ticket-N; gone after a reboot
+
+    @property
+    def pane_log_path(self) -> Path:
+        """Every byte the pane printed."""
+        return self.folder / "pane.log"
+
+    @property
+    def sidecar_path(self) -> Path:
+        """JSON lines: what the worker did."""
+        return self.folder / "sidecar.jsonl"
+
+    @property
+    def settings_path(self) -> Path:
+        """What the driver gives its agent to read."""
+        return self.folder / "settings.json"
+
+    @property
+    def chat_folder(self) -> Path:
+        """Where a ticket without a repository works."""
+        return self.folder / "work"
+
+    @property
+    def run_script_path(self) -> Path:
+        """What the pane executes; it removes itself before the agent is exec'd."""
+        return self.runtime / "run.sh"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """`[gateway]`: where the browser finds us."""
+
+    listen: str = "127.0.0.1:3001"  #: address:port; other than loopback is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Tmux:
+    """`[tmux]`: the one server that holds every session."""
+
+    socket: str = "default"  #: as in `tmux -L`; "default" is what plain `tmux attach` uses
+    columns: int = 160  #: of a new session, until somebody attaches
+    rows: int = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """`[database]`."""
+
+    url: str = ""  #: libpq URL or DSN; empty means the embedded cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Worktree:
+    """`[worktree]`: where a code ticket works. `{id}` is the ticket's number."""
+
+    path: str = "../wt/ticket-{id}"  #: from the repository's top folder
+    branch: str = "ticket-{id}"
+    setup: str = ""  #: a shell command, run in a fresh worktree before the agent, in its pane
+    max_active: int = 10  #: worktrees at once; the next start asks to close one
+    #: names of ignored files and folders that can be made again, and are not kept on close
+    disposable: tuple[str, ...] = (
+        "node_modules", "__pycache__", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache",
+        ".tox", ".gradle", ".next", ".turbo",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """`[archive]`: what is kept of a ticket that was closed."""
+
+    folder: str = ""  #: empty: archive/ beside the tickets' own files
+    max_files_mb: int = 200  #: of ignored files of a worktree; past it closing asks first
+    idle_days: int = 14  #: `ticketctl gc` closes tickets that were quiet for as long
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """`[logs]`: pane logs, rotated daily."""
+
+    keep: int = 7
+    compress: bool = True
+    warn_mb: int = 1024  #: of one pane log: the heartbeat warns
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """`[heartbeat]`: what is worth a warning."""
+
+    stuck_minutes: int = 30  #: busy without a sign of life
+    queue_minutes: int = 15  #: a message that nobody took
+    disk_free_mb: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Claude:
+    """`[claude]`: how Claude Code is run."""
+
+    command: str = "claude"  #: a name on PATH or an absolute path
+    args: tuple[str, ...] = ()  #: put before ours
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """`[dispatch]`: how queued messages are sent."""
+
+    joined: bool = False  #: what waits during a turn goes as one message instead of one a turn
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything an entry point needs to know; made by `load()`."""
+
+    gateway: Gateway = field(default_factory=Gateway)
+    tmux: Tmux = field(default_factory=Tmux)
+    database: Database = field(default_factory=Database)
+    worktree: Worktree = field(default_factory=Worktree)
+    archive: Archive = field(default_factory=Archive)
+    logs: Logs = field(default_factory=Logs)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    claude: Claude = field(default_factory=Claude)
+    dispatch: Dispatch = field(default_factory=Dispatch)
+    config_dir: Path = Path()
+    state_dir: Path = Path()
+    data_dir: Path = Path()
+    runtime_dir: Path = Path()
+
+    def ticket_paths(self, ticket: int) -> TicketPaths:
+        """The files of ticket `ticket`; nothing is made."""
+        return TicketPaths(
+            folder=self.state_dir / "tickets" / str(ticket),
+            runtime=self.runtime_dir / f"ticket-{ticket}",
+        )
+
+    @property
+    def token_path(self) -> Path:
+        """The bearer token of programs that speak to the gateway; 0600."""
+        return self.state_dir / "token"
+
+    @property
+    def archive_dir(self) -> Path:
+        """Where archives of closed tickets go."""
+        chosen = self.archive.folder
+        return Path(chosen).expanduser() if chosen else self.state_dir / "archive"
+
+    def worktree_of(self, repo: Path, ticket: int) -> tuple[Path, str]:
+        """Path and branch of a ticket's worktree, by the templates."""
+        path = os.path.normpath(repo / self.worktree.path.format(id=ticket))
+        return Path(path), self.worktree.branch.format(id=ticket)
+
+    @property
+    def database_dsn(self) -> str:
+        """What libpq is given; the embedded cluster listens on a Unix socket only."""
+        return self.database.url or f"host={self.runtime_dir}/postgres dbname=mission_control"
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """Host and port of the gateway; checked at load."""
+        return _address(self.gateway.listen)
+
+
+def session_name(ticket: int) -> str:
+    """The tmux session of a ticket."""
+    return f"ticket-{ticket}"
+
+
+def unit_name(ticket: int) -> str:
+    """The systemd unit of a ticket."""
+    return f"ticket@{ticket}.service"
+
+
+def share_path(*parts: str) -> Path:
+    """A file that comes with the product (units/, templates/), in a wheel or in a checkout."""
+    installed = Path(__file__).parent / "share"
+    root = installed if installed.is_dir() else Path(__file__).parent.parent
+    return root.joinpath(*parts)
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """Reads the file and the environment.
+
+    Raises:
+        ConfigError: with file, key and what to write instead.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("HOME") or Path.home())
+    config_dir = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / APP
+    runtime = env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    path = config_dir / "config.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raw = {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}.", hint="Mend that line, or remove the file.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    tables = {f.name: f.type for f in fields(Config) if f.name in _TABLES}
+    _refuse_unknown(path, "table", set(raw), set(tables))
+    config = Config(
+        **{name: _table(path, name, raw.get(name, {}), env) for name in _TABLES},  # type: ignore[arg-type]
+        config_dir=config_dir,
+        state_dir=Path(env.get("XDG_STATE_HOME") or home / ".local/state") / APP,
+        # The units say %h/.local/share in so many words, whatever XDG_DATA_HOME is.
+        data_dir=home / ".local/share" / APP,
+        runtime_dir=Path(runtime) / APP,
+    )
+    _check(config)
+    return config
+
+
+_TABLES: dict[str, type] = {
+    "gateway": Gateway,
+    "tmux": Tmux,
+    "database": Database,
+    "worktree": Worktree,
+    "archive": Archive,
+    "logs": Logs,
+    "heartbeat": Heartbeat,
+    "claude": Claude,
+    "dispatch": Dispatch,
+}
+
+
+def _table(path: Path, name: str, raw: object, env: Mapping[str, str]) -> object:
+    kind = _TABLES[name]
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: {name} is a table.", hint=f"Write [{name}].")
+    known = {f.name: f for f in fields(kind)}
+    _refuse_unknown(path, f"key of [{name}]", set(raw), set(known))
+    values: dict[str, Any] = {}
+    for key, spec in known.items():
+        default = spec.default
+        where = f"{path}: {name}.{key}"
+        variable = f"MC_{name}_{key}".upper()
+        value: object = raw.get(key, default)
+        if variable in env:
+            where, value = f"${variable}", _from_text(env[variable], default)
+        if isinstance(default, tuple):
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise ConfigError(f"{where} is a list of strings.")
+            value = tuple(value)
+        elif type(value) is not type(default):
+            raise ConfigError(f"{where} is {_ARTICLE[type(default)]}, as in {default!r}.")
+        values[key] = value
+    return kind(**values)
+
+
+_ARTICLE = {str: "a string", int: "a whole number", bool: "true or false"}
+
+
+def _from_text(text: str, default: object) -> object:
+    if isinstance(default, bool):
+        return {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
+    if isinstance(default, int):
+        return int(text) if text.isascii() and text.isdigit() else text
+    if isinstance(default, tuple):
+        return text.split()
+    return text
+
+
+def _refuse_unknown(path: Path, what: str, given: set[str], known: set[str]) -> None:
+    for name in sorted(given - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
+        raise ConfigError(f"{path}: {name!r} is no {what}.", hint=meant)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if host not in {"127.0.0.1", "[::1]", "localhost"}:
+        raise ConfigError(
+            f"gateway.listen: {text!r} is not on loopback.",
+            hint="Write 127.0.0.1:PORT; from elsewhere use ssh -L 3001:127.0.0.1:3001.",
+        )
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"gateway.listen: {text!r} has no port.", hint="Write 127.0.0.1:3001.")
+    return host.strip("[]"), int(port)
+
+
+def _check(config: Config) -> None:
+    _address(config.gateway.listen)
+    if not _SOCKET_NAME.fullmatch(config.tmux.socket):
+        raise ConfigError(
+            f"tmux.socket: {config.tmux.socket!r} is no socket name.",
+            hint="Letters, digits, dot, dash and underscore, as in `tmux -L name`.",
+        )
+    for key, template in (("path", config.worktree.path), ("branch", config.worktree.branch)):
+        if not _TEMPLATE.fullmatch(template) or "{id}" not in template:
+            raise ConfigError(
+                f"worktree.{key}: {template!r} cannot be used.",
+                hint="It holds {id}, and no other braces: one for each ticket.",
+            )
+    if not _BRANCH.fullmatch(config.worktree.branch.format(id=1)):
+        raise ConfigError(
+            f"worktree.branch: {config.worktree.branch!r} is no name of a branch.",
+            hint="Letters, digits and ._/- as in ticket-{id}.",
+        )
+    for name, number in (
+        ("worktree.max_active", config.worktree.max_active), ("logs.keep", config.logs.keep),
+        ("archive.max_files_mb", config.archive.max_files_mb),
+        ("archive.idle_days", config.archive.idle_days),
+    ):  # fmt: skip
+        if not 1 <= number <= 1_000_000:
+            raise ConfigError(f"{name}: {number} is out of range.", hint="1 or more.")
+    for path in (config.state_dir, config.runtime_dir):
+        if not path.is_absolute() or not _PLAIN_PATH.fullmatch(str(path)):
+            raise ConfigError(
+                f"{path} cannot be used: a folder of ours may hold only letters, digits and /._+@-",
+                hint="Set XDG_STATE_HOME and XDG_RUNTIME_DIR to plain absolute paths.",
+            )

@@ -1,0 +1,147 @@
+"""A connection that comes back, transactions, and LISTEN.
+
+The only module that imports psycopg2. Nothing here knows a table.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from orchestrator.errors import Unavailable
+
+Row = dict[str, Any]
+MAX_IDLE = 4  # connections kept for the next transaction
+CONNECT_TIMEOUT_S = 2
+STATEMENT_TIMEOUT_MS = 5_000  # past it the caller gets Unavailable instead of hanging
+
+
+class Database:
+    """PostgreSQL at `dsn`; safe to share between threads and greenlets."""
+
+    def __init__(self, dsn: str, *, application: str = "mission-control") -> None:
+        self._dsn = dsn
+        self._application = application
+        self._idle: list[psycopg2.extensions.connection] = []
+        self._lock = threading.Lock()
+
+    def _connect(self) -> psycopg2.extensions.connection:
+        try:
+            return psycopg2.connect(
+                self._dsn,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                application_name=self._application,
+                options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+                cursor_factory=psycopg2.extras.RealDictCursor,
+            )
+        except psycopg2.Error as error:
+            raise Unavailable(
+                f"PostgreSQL does not answer: {_first_line(error)}.",
+                hint="See: systemctl --user status mc-postgres.service",
+            ) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A cursor whose work commits at the end of the block, or not at all.
+
+        Raises:
+            Unavailable: the server is away; nothing of the block happened, unless it went away
+                during the commit itself.
+        """
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None and not _usable(connection):
+            connection.close()
+            connection = None
+        connection = connection or self._connect()
+        try:
+            with connection, connection.cursor() as cursor:
+                yield cursor
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            connection.close()
+            raise Unavailable(f"PostgreSQL went away: {_first_line(error)}.") from None
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if len(self._idle) < MAX_IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def query(self, sql: str, params: Sequence[Any] | Row = ()) -> list[Row]:
+        """One statement in a transaction of its own; its rows, or an empty list."""
+        with self.transaction() as cursor:
+            cursor.execute(sql, params)
+            return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+
+    def close(self) -> None:
+        """Closes what is idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+class Listener:
+    """LISTEN on some channels, on a connection of its own."""
+
+    def __init__(self, database: Database, channels: Sequence[str]) -> None:
+        self._connection = database._connect()  # noqa: SLF001  # the same module, one pool apart
+        self._connection.autocommit = True
+        with self._connection.cursor() as cursor:
+            for channel in channels:
+                cursor.execute(f'LISTEN "{channel}"')
+
+    def fileno(self) -> int:
+        """For select and event loops."""
+        return self._connection.fileno()
+
+    def wait(self, timeout_s: float, *, wake_fd: int | None = None) -> list[tuple[str, str]]:
+        """(channel, payload) pairs; empty when `timeout_s` passed or `wake_fd` became readable.
+
+        Raises:
+            Unavailable: the connection is gone; make a new Listener.
+        """
+        if not self._connection.notifies:
+            watched = [self.fileno()] + ([] if wake_fd is None else [wake_fd])
+            select.select(watched, [], [], timeout_s)
+        try:
+            self._connection.poll()
+        except psycopg2.Error as error:
+            raise Unavailable(f"PostgreSQL went away: {_first_line(error)}.") from None
+        heard = [(n.channel, n.payload) for n in self._connection.notifies]
+        self._connection.notifies.clear()
+        return heard
+
+    def try_lock(self, key: int) -> bool:
+        """An advisory lock for as long as this connection lives; False: somebody else has it."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s) AS got", (key,))
+            row: Any = cursor.fetchone()
+        return bool(row["got"])
+
+    def close(self) -> None:
+        """Stops listening."""
+        with suppress(psycopg2.Error):
+            self._connection.close()
+
+
+def _usable(connection: psycopg2.extensions.connection) -> bool:
+    # An idle connection has nothing to read; one that became readable was closed by the server.
+    if connection.closed:
+        return False
+    readable, _, _ = select.select([connection.fileno()], [], [], 0)
+    return not readable
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

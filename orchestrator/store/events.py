@@ -1,0 +1,87 @@
+"""What happened, row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.store.db import Database
+
+#: kinds that come out of no sidecar, with what they say; the others are orchestrator.events.KINDS
+OWN_KINDS = {
+    "worker_started": "the worker runs, with its pid",
+    "worker_ended": "the worker is gone, with the reason",
+    "state": "the turn state changed, with what that rests on",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """A row of `ticket_events`."""
+
+    id: int
+    ticket_id: int
+    at: datetime  #: aware, UTC
+    kind: str
+    data: dict[str, Any]
+
+
+def record(database: Database, ticket: int, kind: str, **data: Any) -> None:
+    """Adds an event that came out of no file."""
+    database.query(
+        "INSERT INTO ticket_events (ticket_id, kind, data) VALUES (%s, %s, %s)",
+        (ticket, kind, json.dumps(data)),
+    )
+
+
+def of_ticket(database: Database, ticket: int, *, limit: int = 200) -> list[StoredEvent]:
+    """The newest events of a ticket, oldest first."""
+    rows = database.query(
+        "SELECT id, ticket_id, at, kind, data FROM ticket_events WHERE ticket_id = %s"
+        " ORDER BY id DESC LIMIT %s",
+        (ticket, limit),
+    )
+    return [StoredEvent(**row) for row in reversed(rows)]
+
+
+def newest(database: Database, ticket: int, kinds: Sequence[str]) -> StoredEvent | None:
+    """The newest event of some kinds."""
+    found = of_kinds(database, ticket, kinds, limit=1)
+    return found[0] if found else None
+
+
+def of_kinds(
+    database: Database, ticket: int, kinds: Sequence[str], *, limit: int
+) -> list[StoredEvent]:
+    """The newest events of some kinds, oldest first."""
+    rows = database.query(
+        "SELECT id, ticket_id, at, kind, data FROM ticket_events WHERE ticket_id = %s"
+        " AND kind = ANY(%s) ORDER BY id DESC LIMIT %s",
+        (ticket, list(kinds), limit),
+    )
+    return [StoredEvent(**row) for row in reversed(rows)]
+
+
+def after(database: Database, ticket: int, event: int, *, limit: int) -> list[StoredEvent]:
+    """The first events after one, oldest first."""
+    rows = database.query(
+        "SELECT id, ticket_id, at, kind, data FROM ticket_events WHERE ticket_id = %s AND id > %s"
+        " ORDER BY id LIMIT %s",
+        (ticket, event, limit),
+    )
+    return [StoredEvent(**row) for row in rows]
+
+
+def since(
+    database: Database, ticket: int, at: datetime, kinds: Sequence[str], *, limit: int = 1
+) -> list[StoredEvent]:
+    """The first events of some kinds from a moment on, oldest first."""
+    rows = database.query(
+        "SELECT id, ticket_id, at, kind, data FROM ticket_events WHERE ticket_id = %s"
+        " AND kind = ANY(%s) AND at >= %s ORDER BY id LIMIT %s",
+        (ticket, list(kinds), at, limit),
+    )
+    return [StoredEvent(**row) for row in rows]

@@ -1,0 +1,158 @@
+"""Events with the position they were read at, in one transaction: neither lost nor doubled.
+
+Whoever ingests says from where it read; when the stored position is another one, somebody else was
+faster, nothing is written, and the caller reads on from what it is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg2.extras
+
+from orchestrator.store.db import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far a source has been read."""
+
+    generation: int = 0
+    offset: int = 0  #: bytes; where the next line begins
+    identity: str = ""  #: which file the generation is; empty before the first read
+    state: Mapping[str, Any] = field(default_factory=dict)  #: what the parser knew there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """What goes into ticket_events."""
+
+    kind: str
+    at: datetime
+    data: Mapping[str, Any]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoisonRow:
+    """What goes into quarantine."""
+
+    offset: int
+    end: int
+    hook: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketFacts:
+    """What the batch says of the ticket as a whole."""
+
+    cost_usd: Decimal
+    input_tokens: int
+    output_tokens: int
+    session_id: str  #: empty: not known
+    last_sign_at: datetime | None
+
+
+_READ = 'SELECT generation, "offset", identity, state FROM ingest_positions WHERE source = %s'
+
+
+def position(database: Database, source: str) -> Position:
+    """Where to read on."""
+    rows = database.query(_READ, (source,))
+    return Position(**rows[0]) if rows else Position()
+
+
+def store_batch(
+    database: Database,
+    *,
+    ticket: int,
+    source: str,
+    before: Position,
+    after: Position,
+    events: Sequence[EventRow],
+    poisons: Sequence[PoisonRow],
+    facts: TicketFacts,
+) -> bool:
+    """Writes all of it, or nothing; False: the stored position is not `before`."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            'INSERT INTO ingest_positions (source, generation, "offset") VALUES (%s, 0, 0)'
+            " ON CONFLICT (source) DO NOTHING",
+            (source,),
+        )
+        cursor.execute(_READ + " FOR UPDATE", (source,))
+        row = cursor.fetchone()
+        if (row["generation"], row["offset"]) != (before.generation, before.offset):
+            return False
+        psycopg2.extras.execute_values(
+            cursor,
+            "INSERT INTO ticket_events"
+            " (ticket_id, at, kind, data, source, source_generation, source_offset) VALUES %s"
+            " ON CONFLICT (source, source_generation, source_offset) DO NOTHING",
+            [
+                (ticket, e.at, e.kind, json.dumps(e.data), source, after.generation, e.offset)
+                for e in events
+            ],
+            page_size=500,
+        )
+        psycopg2.extras.execute_values(
+            cursor,
+            'INSERT INTO quarantine (ticket_id, source, generation, "offset", "end", hook, reason)'
+            ' VALUES %s ON CONFLICT (source, generation, "offset") DO NOTHING',
+            [
+                (ticket, source, after.generation, p.offset, p.end, p.hook, p.reason)
+                for p in poisons
+            ],
+        )
+        cursor.execute(
+            'UPDATE ingest_positions SET generation = %s, "offset" = %s, identity = %s, state = %s,'
+            " updated_at = now() WHERE source = %s",
+            (after.generation, after.offset, after.identity, json.dumps(dict(after.state)), source),
+        )
+        cursor.execute(
+            "UPDATE tickets SET cost_usd = %s, input_tokens = %s, output_tokens = %s,"
+            " session_id = COALESCE(NULLIF(%s, '')::uuid, session_id),"
+            " last_sign_at = greatest(last_sign_at, %s), updated_at = now() WHERE id = %s",
+            (
+                facts.cost_usd, facts.input_tokens, facts.output_tokens, facts.session_id,
+                facts.last_sign_at, ticket,
+            ),
+        )  # fmt: skip
+    return True
+
+
+def set_turn_state(database: Database, ticket: int, state: str, evidence: str) -> str | None:
+    """Records a transition with what it rests on; the state before, or None when it was that one."""
+    with database.transaction() as cursor:
+        cursor.execute("SELECT turn_state FROM tickets WHERE id = %s FOR UPDATE", (ticket,))
+        row = cursor.fetchone()
+        if row is None or row["turn_state"] == state:
+            return None
+        before = str(row["turn_state"])
+        cursor.execute(
+            "UPDATE tickets SET turn_state = %s, state_evidence = %s, updated_at = now() WHERE id = %s",
+            (state, evidence, ticket),
+        )
+        cursor.execute(
+            "INSERT INTO ticket_events (ticket_id, kind, data) VALUES (%s, 'state', %s)",
+            (ticket, json.dumps({"from": before, "to": state, "evidence": evidence})),
+        )
+    return before
+
+
+def last_event(
+    database: Database, ticket: int, kinds: Sequence[str]
+) -> tuple[str, dict[str, Any]] | None:
+    """The newest event of some kinds, and what it said."""
+    rows = database.query(
+        "SELECT kind, data FROM ticket_events WHERE ticket_id = %s AND kind = ANY(%s)"
+        " ORDER BY id DESC LIMIT 1",
+        (ticket, list(kinds)),
+    )
+    return (rows[0]["kind"], rows[0]["data"]) if rows else None

@@ -1,0 +1,200 @@
+"""Messages: what an operator said, and what became of it.
+
+A message is a row before it is acknowledged. It is claimed with a lease, sent once, and then
+confirmed by the worker's own evidence; a lease that ran out after the paste began is never taken
+up again, for nobody can know how much of it arrived.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from orchestrator.errors import Conflict, InvalidInput
+from orchestrator.store.db import Database, Row
+
+MAX_BODY_BYTES = 1_000_000
+LEASE_S = 300
+_CLAIM_LOCK = 0x6D63636C  # "mccl": with a ticket, the advisory lock of whoever claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A row of `queued_messages`."""
+
+    id: int
+    ticket_id: int
+    body: str
+    author: str
+    created_at: datetime  #: aware, UTC
+    sent_at: datetime | None  #: when the paste began
+    confirmed_at: datetime | None  #: when the worker showed that it has it
+    outcome: str  #: queued, sent, confirmed, unconfirmed, refused
+    reason: str  #: one sentence where the outcome needs one, or why it waits
+    urgent: bool  #: sent with --now: goes before the others and breaks off the turn
+
+
+_COLUMNS = ", ".join(f.name for f in fields(Message))
+
+
+def _from_row(row: Row) -> Message:
+    return Message(**row)
+
+
+def enqueue(
+    database: Database, ticket: int, body: str, *, author: str = "", urgent: bool = False
+) -> Message:
+    """Stores a message; once this returns it is not lost.
+
+    Raises:
+        InvalidInput: empty, too long, or with a NUL.
+        Conflict: the ticket is closed or does not exist.
+    """
+    if not body.strip():
+        raise InvalidInput("The message is empty.", hint="Write something.")
+    control = next((c for c in body if c not in "\n\r\t" and unicodedata.category(c) == "Cc"), None)
+    if control is not None:
+        raise InvalidInput(
+            f"The message holds the control character U+{ord(control):04X}, a key to a terminal.",
+            hint="Remove it; newlines and tabs may stay.",
+        )
+    try:
+        size = len(body.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidInput("The message is not valid Unicode text.") from None
+    if size > MAX_BODY_BYTES:
+        raise InvalidInput(
+            f"The message has {size} bytes; at most {MAX_BODY_BYTES} can be sent.",
+            hint="Put it into a file in the worktree and name the file.",
+        )
+    rows = database.query(
+        "INSERT INTO queued_messages (ticket_id, body, author, urgent)"
+        " SELECT id, %s, %s, %s FROM tickets WHERE id = %s AND status <> 'closed'"
+        f" RETURNING {_COLUMNS}",
+        (body, author, urgent, ticket),
+    )
+    if not rows:
+        raise Conflict(f"Ticket {ticket} does not exist or is closed.", hint="ticketctl list --all")
+    return _from_row(rows[0])
+
+
+def get(database: Database, message: int) -> Message | None:
+    """One message."""
+    rows = database.query(f"SELECT {_COLUMNS} FROM queued_messages WHERE id = %s", (message,))
+    return _from_row(rows[0]) if rows else None
+
+
+def of_ticket(database: Database, ticket: int, *, limit: int = 100) -> list[Message]:
+    """The newest messages of a ticket, oldest first."""
+    rows = database.query(
+        f"SELECT {_COLUMNS} FROM queued_messages WHERE ticket_id = %s ORDER BY id DESC LIMIT %s",
+        (ticket, limit),
+    )
+    return [_from_row(row) for row in reversed(rows)]
+
+
+def tickets_waiting(database: Database) -> list[int]:
+    """Tickets that have a message to send."""
+    rows = database.query(
+        "SELECT DISTINCT ticket_id FROM queued_messages WHERE outcome = 'queued' ORDER BY 1"
+    )
+    return [int(row["ticket_id"]) for row in rows]
+
+
+def claim(database: Database, ticket: int, owner: str, *, joined: bool = False) -> list[Message]:
+    """The next queued message of a ticket, leased to `owner`; all of them with `joined`.
+
+    Urgent ones come first, then the oldest. Empty when there is none free, or one is in flight
+    (sent, neither confirmed nor given up).
+    """
+    with database.transaction() as cursor:
+        # One at a time a ticket: FOR UPDATE alone would hand the second message to whoever waited
+        # for the first.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_CLAIM_LOCK, ticket))
+        cursor.execute(
+            "UPDATE queued_messages SET lease_owner = %(owner)s,"
+            " lease_until = now() + make_interval(secs => %(lease)s)"
+            " WHERE id IN (SELECT id FROM queued_messages WHERE ticket_id = %(ticket)s"
+            "  AND outcome = 'queued' AND (lease_until IS NULL OR lease_until < now())"
+            "  AND NOT EXISTS (SELECT 1 FROM queued_messages o WHERE o.ticket_id = %(ticket)s"
+            "    AND o.lease_owner IS NOT NULL AND o.lease_until >= now())"
+            "  ORDER BY urgent DESC, id LIMIT %(limit)s)"
+            f" RETURNING {_COLUMNS}",
+            {"owner": owner, "lease": LEASE_S, "ticket": ticket, "limit": None if joined else 1},
+        )
+        rows = cursor.fetchall()
+    return sorted((_from_row(row) for row in rows), key=lambda m: (not m.urgent, m.id))
+
+
+def take_back(database: Database, ids: Sequence[int], owner: str) -> None:
+    """Queued again: certainly nothing of them reached the worker."""
+    database.query(
+        "UPDATE queued_messages SET outcome = 'queued', sent_at = NULL, lease_owner = NULL,"
+        " lease_until = NULL WHERE id = ANY(%s) AND lease_owner = %s AND outcome = 'sent'",
+        (list(ids), owner),
+    )
+
+
+def mark_sent(database: Database, ids: Sequence[int], owner: str) -> bool:
+    """Before the first byte leaves. False: the lease is no longer ours, do not send."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "UPDATE queued_messages SET outcome = 'sent', sent_at = now(), reason = ''"
+            " WHERE id = ANY(%s) AND lease_owner = %s AND outcome = 'queued' AND lease_until > now()"
+            " RETURNING id",
+            (list(ids), owner),
+        )
+        if len(cursor.fetchall()) == len(ids):
+            return True
+        cursor.connection.rollback()
+        return False
+
+
+def is_urgent(database: Database, ticket: int) -> bool:
+    """Whether a message waits that was sent with --now."""
+    sql = "SELECT 1 FROM queued_messages WHERE ticket_id = %s AND outcome = 'queued' AND urgent LIMIT 1"
+    return bool(database.query(sql, (ticket,)))
+
+
+def explain(database: Database, ticket: int, reason: str) -> None:
+    """Why the queued messages of a ticket wait."""
+    database.query(
+        "UPDATE queued_messages SET reason = %s"
+        " WHERE ticket_id = %s AND outcome = 'queued' AND reason <> %s",
+        (reason, ticket, reason),
+    )
+
+
+def cancel(database: Database, message: int) -> bool:
+    """Refuses a message that is still queued, at its author's word; False: it is on its way."""
+    return bool(
+        database.query(
+            "UPDATE queued_messages SET outcome = 'refused', reason = 'cancelled before it was sent'"
+            " WHERE id = %s AND outcome = 'queued' AND (lease_until IS NULL OR lease_until < now())"
+            " RETURNING id",
+            (message,),
+        )
+    )
+
+
+def settle(database: Database, ids: Sequence[int], outcome: str, reason: str = "") -> None:
+    """The end of it: confirmed, unconfirmed, refused, or sent to a worker that confirms nothing."""
+    database.query(
+        "UPDATE queued_messages SET outcome = %s, reason = %s, lease_owner = NULL,"
+        " lease_until = NULL, confirmed_at = CASE WHEN %s = 'confirmed' THEN now() END"
+        " WHERE id = ANY(%s) AND outcome IN ('queued', 'sent')",
+        (outcome, reason, outcome, list(ids)),
+    )
+
+
+def give_up_stale(database: Database, owner: str) -> list[int]:
+    """Sent by a dispatcher that is gone: unconfirmed, for what arrived cannot be known."""
+    rows = database.query(
+        "UPDATE queued_messages SET outcome = 'unconfirmed', lease_owner = NULL,"
+        " lease_until = NULL, reason = 'the dispatcher was interrupted while sending it'"
+        " WHERE outcome = 'sent' AND lease_owner <> %s RETURNING id",
+        (owner,),
+    )
+    return [int(row["id"]) for row in rows]
