@@ -1,0 +1,226 @@
+"""How one message gets to one worker: looked at, typed or handed over, and waited for.
+
+Between dispatch and SESSION. A paste with its Enter apart, each only while the worker is idle by
+its own word and shows its input box; or the driver's channel. Nothing here stores anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import sidecar, tmux
+from orchestrator.drivers import NotTaken
+from orchestrator.errors import Unavailable
+from orchestrator.workers import Worker
+
+SETTLE_S = 0.1  # the screen has to stand still that long before the Enter
+SHOWN_TIMEOUT_S = 10.0  # 1 MB takes a TUI its time
+PATIENCE_S = 240.0  # for a turn or a dialog that began during the paste; below the lease
+RETRY_ENTER_S = 2.0
+MAX_ENTERS = 3
+SWALLOWED_S = 3.0  # an idle worker whose box is still empty then has not got the text
+STALE_S = 2.0  # a worker that has just taken a prompt may still say that it is idle
+CONFIRM_TIMEOUT_S = 15.0
+TAIL_BYTES = 262_144  # of the sidecar; a longer prompt is seen by the worker's own word
+TYPING_S = 2.0  # somebody who pressed a key less than this ago is typing
+_PASTED = re.compile(r"\[Pasted text #\d+[^\]]*\]")  # how a long text is shown in the box
+CTRL_C, ESC, ENTER = b"\x03", b"\x1b", b"\r"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message, with a sentence where it needs one."""
+
+    name: str  #: confirmed, unconfirmed, sent, refused
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a worker takes nothing right now."""
+
+    reason: str
+
+
+class Delivery:
+    """Speaks to workers in the panes of one tmux server."""
+
+    def __init__(self, server: tmux.Server) -> None:
+        self._server = server
+        self._last: dict[int, str] = {}  # what each ticket's worker took last, until it was cleared
+
+    def obstacle(self, worker: Worker) -> Obstacle | None:
+        """Why the worker cannot take a message now; None: it can."""
+        state = worker.state()
+        if state not in {None, "idle"}:
+            return Obstacle(f"the worker is {str(state).replace('_', ' ')}")
+        if worker.driver.delivery == "channel":
+            return None
+        if _began_just_now(worker.work.paths.sidecar_path):
+            return Obstacle("the worker is busy")
+        number = worker.ticket.id
+        pane = self._server.pane(number)
+        if pane is None or pane.dead or pane.pid != worker.pid:
+            return Obstacle("the worker is not in its pane")
+        if self._server.last_key_s(number) < TYPING_S:
+            return Obstacle("somebody is typing in the pane")
+        if pane.in_mode:  # somebody scrolled and left it so; keys would go to the copy mode
+            self._server.leave_mode(number)
+        box = self._box(worker)
+        if box is None:
+            return Obstacle("a dialog is shown in the pane")
+        if box and self._is_ghost(number, box):
+            self._server.keys(number, CTRL_C)
+            return Obstacle("the input box is being cleared")
+        return Obstacle("the input box holds text that was not sent") if box else None
+
+    def send(self, worker: Worker, body: str, key: str) -> Outcome:
+        """Gives a message to a worker without an obstacle, and waits for its evidence.
+
+        Raises:
+            NotTaken: certainly nothing of it reached the worker.
+        """
+        read_from = _size(worker.work.paths.sidecar_path)
+
+        def confirmed() -> bool:
+            return any(
+                isinstance(r, sidecar.Record) and worker.driver.confirms(r, body, key)
+                for r in sidecar.read(worker.work.paths.sidecar_path, read_from)
+            )
+
+        if worker.driver.delivery == "channel":
+            worker.driver.deliver(worker.work, key, body)
+            if _wait(confirmed, CONFIRM_TIMEOUT_S):
+                return Outcome("confirmed")
+            return Outcome(
+                "unconfirmed", f"the worker did not show it within {CONFIRM_TIMEOUT_S:.0f} s"
+            )
+        number = worker.ticket.id
+        text = worker.driver.outgoing(body)
+        before = self._server.capture(number)
+        self._server.paste(number, text)
+        self._wait_settled(number, before)
+        if worker.state() is None:
+            self._server.keys(number, ENTER)
+            return Outcome("sent", f"the {worker.driver.name} driver confirms nothing")
+        outcome = self._enter(worker, text, confirmed)
+        if outcome.name == "confirmed":
+            self._last[number] = body
+        return outcome
+
+    def _enter(self, worker: Worker, text: str, confirmed: Callable[[], bool]) -> Outcome:
+        """Enter, alone, while the pasted text stands in the box of an idle worker; then its evidence.
+
+        A turn or a dialog may have begun during the paste: the text waits in the box until that is
+        over. The body is never pasted again; Enter is repeated while the text still stands there.
+
+        Raises:
+            NotTaken: a dialog swallowed the text, no Enter was pressed.
+        """
+        number = worker.ticket.id
+        pasted = time.monotonic()
+        entered: list[float] = []
+        while (now := time.monotonic()) - pasted < PATIENCE_S:
+            if confirmed():
+                return Outcome("confirmed")
+            pane = self._server.pane(number)
+            if pane is None or pane.dead:
+                return Outcome("unconfirmed", "the worker ended while it was sent")
+            box = self._box(worker) if worker.state() == "idle" else None
+            since = now - (entered[-1] if entered else pasted)
+            if box and not _shows(box, text):
+                return Outcome(
+                    "unconfirmed", "somebody typed into the same input box; no Enter was sent"
+                )
+            if box and len(entered) < MAX_ENTERS and (not entered or since > RETRY_ENTER_S):
+                self._server.keys(number, ENTER)
+                entered.append(now)
+            elif box == "" and not entered and since > SWALLOWED_S:
+                raise NotTaken(f"Ticket {number}: the text did not stay in the input box.")
+            elif entered and since > CONFIRM_TIMEOUT_S:
+                break
+            time.sleep(
+                0.02
+            )  # the worker's files and screen have no event that reaches this process
+        return Outcome("unconfirmed", "the worker did not show it in time")
+
+    def interrupt(self, worker: Worker) -> None:
+        """Breaks off the worker's turn; what it waits for is answered with no."""
+        if not worker.driver.interrupt(worker.work):
+            self._server.keys(worker.ticket.id, ESC)
+
+    def _box(self, worker: Worker) -> str | None:
+        return worker.driver.box(self._server.capture(worker.ticket.id, escapes=True))
+
+    def _wait_settled(self, number: int, before: str) -> None:
+        """Until the text is shown and the screen stands still: an Enter in the same read is a newline."""
+        deadline = time.monotonic() + SHOWN_TIMEOUT_S
+        last, since = before, time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            shown = self._server.capture(number)
+            if shown != last:
+                last, since = shown, now
+            elif shown != before and now - since >= SETTLE_S:
+                return
+            time.sleep(0.02)  # the screen has no event that reaches this process
+
+    def _is_ghost(self, number: int, box: str) -> bool:
+        """Whether the box of an idle worker holds what it took already.
+
+        A TUI leaves a submitted text standing now and then, and puts one back whose turn was broken
+        off before its first word; the next message would be glued to it. It is cleared once: a
+        second Ctrl-C, in an empty box, would be a step towards leaving.
+        """
+        body = self._last.get(number)
+        if body is None:
+            return False
+        if not _shows(box, body):
+            return False
+        del self._last[number]
+        return True
+
+
+def _shows(box: str, text: str) -> bool:
+    """Whether what stands in a box is (the visible part of) a text, and nothing else."""
+    return "".join(box.split()) in "".join(text.split()) or bool(_PASTED.fullmatch(box))
+
+
+def _began_just_now(path: Path) -> bool:
+    """Whether the newest line of a sidecar is a prompt that was taken a moment ago."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if time.time() - status.st_mtime > STALE_S:
+                return False
+            file.seek(max(0, status.st_size - TAIL_BYTES))
+            lines = [
+                line for line in file.read().splitlines() if b'"hook":"statusLine"' not in line[:90]
+            ]
+    except FileNotFoundError:
+        return False
+    return bool(lines) and b'"hook":"UserPromptSubmit"' in lines[-1][:90]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
+    # The pane's screen and the worker's files have no event that reaches this process.
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+__all__ = ["Delivery", "NotTaken", "Obstacle", "Outcome", "Unavailable"]

@@ -1,0 +1,184 @@
+"""queued_messages to workers: each at most once, never into a dialog, never silently lost.
+
+One message a ticket at a time: claimed with a lease when the worker can take it, marked sent before
+its first byte leaves, settled by the worker's own evidence. What was marked sent and not confirmed
+is never sent again; the operator sees `unconfirmed` and decides. How it gets to the worker is
+`delivery.py`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+from orchestrator import config as configuration
+from orchestrator import systemd, tmux
+from orchestrator.config import Config
+from orchestrator.delivery import Delivery, Outcome
+from orchestrator.drivers import NotTaken, message_key
+from orchestrator.errors import Conflict, TicketError, Unavailable
+from orchestrator.store import messages, tickets
+from orchestrator.store.db import Database, Listener
+from orchestrator.store.messages import Message
+from orchestrator.workers import Worker, worker_of
+
+# Workers tell of their turns in files, not on the database's channels: while a message waits for a
+# turn's end they are looked at this often, and otherwise once a second.
+BUSY_POLL_S = 0.1
+IDLE_POLL_S = 1.0
+MAX_SENDING = 8  # tickets spoken to at the same time
+INTERRUPT_S = 5.0  # a turn that was broken off for an urgent message has ended by then
+_ONLY_ONE = 0x6D63_6469_7370  # "mcdisp": the advisory lock of whoever dispatches
+
+
+class Dispatcher:
+    """Sends what is queued, ticket by ticket."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._config = config
+        self._database = database
+        self._delivery = Delivery(tmux.Server(config.tmux.socket))
+        self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._sending: set[int] = set()
+        self._told: dict[
+            int, tuple[str, float]
+        ] = {}  # ticket: why its messages wait, and when that was said
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(MAX_SENDING, thread_name_prefix="send")
+
+    def round(self) -> bool:
+        """One look at every ticket with a message to send; True while there are some."""
+        waiting = messages.tickets_waiting(self._database)
+        for number in waiting:
+            with self._lock:
+                if number in self._sending:
+                    continue
+                self._sending.add(number)
+            self._pool.submit(self._send_next, number)
+        return bool(waiting)
+
+    def _send_next(self, number: int) -> None:
+        try:
+            worker = worker_of(self._config, tickets.get(self._database, number))
+            if worker is None:
+                self._explain(number, "the worker does not run")
+                return
+            obstacle = self._delivery.obstacle(worker)
+            if obstacle is not None and not self._made_way(worker):
+                self._explain(number, obstacle.reason)
+                return
+            claimed = messages.claim(
+                self._database, number, self.owner, joined=self._config.dispatch.joined
+            )
+            if claimed:
+                self._send(worker, claimed)
+        except TicketError as error:
+            print(f"ticket {number}: tried again in a moment: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001  # one ticket's surprise must not stop the others
+            print(f"ticket {number}: {type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            with self._lock:
+                self._sending.discard(number)
+
+    def _explain(self, number: int, reason: str) -> None:
+        """Says in the rows why messages wait: at once when the reason is a new one, else now and then."""
+        told, when = self._told.get(number, ("", 0.0))
+        if told != reason or time.monotonic() - when > IDLE_POLL_S:
+            messages.explain(self._database, number, reason)
+            self._told[number] = reason, time.monotonic()
+
+    def _made_way(self, worker: Worker) -> bool:
+        """Breaks off the turn for a message that was sent with --now; True: the way is free."""
+        if not messages.is_urgent(self._database, worker.ticket.id):
+            return False
+        if worker.state() in {"busy", "waiting_permission", "waiting_answer"}:
+            self._delivery.interrupt(worker)
+        deadline = time.monotonic() + INTERRUPT_S
+        while self._delivery.obstacle(worker) is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)  # the turn's end is a file of the worker's, not an event
+        return True
+
+    def _send(self, worker: Worker, claimed: list[Message]) -> None:
+        number = worker.ticket.id
+        ids = [m.id for m in claimed]
+        if not messages.mark_sent(self._database, ids, self.owner):
+            return
+        self._told.pop(number, None)
+        outcome: Outcome | None = Outcome("unconfirmed", "the dispatcher failed while sending it")
+        try:
+            body = "\n\n".join(m.body for m in claimed)
+            outcome = self._delivery.send(worker, body, message_key(number, ids[0]))
+        except NotTaken:
+            outcome = None
+        except Unavailable as error:
+            outcome = Outcome("unconfirmed", error.message)
+        finally:
+            if outcome is None:
+                messages.take_back(self._database, ids, self.owner)
+            else:
+                messages.settle(self._database, ids, outcome.name, outcome.reason)
+        if outcome is None:
+            return
+        for message in ids:
+            systemd.log(
+                f"Ticket {number}: message {message} {outcome.name}.", ticket=number,
+                event=f"message_{outcome.name}", priority=4 if outcome.name == "unconfirmed" else 6,
+            )  # fmt: skip
+
+
+def main() -> None:
+    """Entry point `mc-dispatch`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        config = configuration.load()
+        run(config, Database(config.database_dsn, application="mc-dispatch"))
+    except TicketError as error:
+        systemd.notify(f"STATUS={error.message}")
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
+
+
+def run(config: Config, database: Database) -> None:
+    """Dispatches until the process is told to leave."""
+    dispatcher = Dispatcher(config, database)
+    listener: Listener | None = None
+    while True:
+        try:
+            if listener is None:
+                listener = _alone(dispatcher, database)
+                systemd.notify("READY=1", "STATUS=sending what is queued")
+            waiting = dispatcher.round()
+            systemd.notify("WATCHDOG=1")
+            listener.wait(BUSY_POLL_S if waiting else IDLE_POLL_S)
+        except Unavailable as error:
+            print(f"trying again in {IDLE_POLL_S:.0f} s: {error}", file=sys.stderr)
+            systemd.notify(f"STATUS={error.message}", "WATCHDOG=1")
+            if listener is not None:
+                listener.close()
+                listener = None
+            time.sleep(IDLE_POLL_S)  # the database's restart has no event that reaches us
+
+
+def _alone(dispatcher: Dispatcher, database: Database) -> Listener:
+    """Listens, as the only dispatcher there is; what another left half sent is unconfirmed.
+
+    Raises:
+        Conflict: another one is at work.
+    """
+    listener = Listener(database, ["mc_messages", "mc_workers"])
+    if not listener.try_lock(_ONLY_ONE):
+        listener.close()
+        raise Conflict(
+            "Another dispatcher is at work on this database.",
+            hint="systemctl --user status mc-dispatch.service",
+        )
+    for message in messages.give_up_stale(database, dispatcher.owner):
+        print(f"message {message} was being sent by another: unconfirmed", file=sys.stderr)
+    return listener

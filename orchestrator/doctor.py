@@ -1,0 +1,187 @@
+"""What Mission Control needs of this machine: what is there, what is wrong, the command that mends it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import tmux
+from orchestrator.config import Config
+from orchestrator.drivers.environ import agent_environ
+from orchestrator.errors import TicketError
+from orchestrator.store.db import Database
+from orchestrator.systemd import UserManager
+
+MIN_SYSTEMD = 252
+MIN_TMUX = (3, 3)
+MIN_FREE_BYTES = 1 << 30
+COMMAND_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One requirement."""
+
+    name: str
+    verdict: str  #: ok, warn (something is missing that not everything needs), bad
+    found: str
+    mend: str = ""  #: what to do; empty when ok
+
+
+def examine(config: Config) -> list[Check]:
+    """All checks, in the order in which they would hurt."""
+    checks: list[Callable[[Config], Check]] = [
+        _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _gateway, _claude, _disk,
+    ]  # fmt: skip
+    return [_guarded(check, config) for check in checks]
+
+
+def _guarded(check: Callable[[Config], Check], config: Config) -> Check:
+    try:
+        return check(config)
+    except TicketError as error:
+        return Check(check.__name__.strip("_").replace("_", " "), "bad", error.message, error.hint)
+
+
+def _output(*argv: str) -> str:
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _systemd(_: Config) -> Check:
+    with UserManager() as manager:
+        version, state = manager.version(), manager.system_state()
+    match = re.match(r"\d+", version)
+    if match is None or int(match[0]) < MIN_SYSTEMD:
+        return Check(
+            "systemd",
+            "bad",
+            f"version {version}",
+            f"Version {MIN_SYSTEMD} or later is needed: Debian 12.",
+        )
+    return Check("systemd", "ok", f"{version}, user manager {state}")
+
+
+def _linger(_: Config) -> Check:
+    user = getpass.getuser()
+    if Path(f"/var/lib/systemd/linger/{user}").exists():
+        return Check("linger", "ok", "tickets outlive your login")
+    return Check(
+        "linger", "bad", "tickets end when you log out", f"sudo loginctl enable-linger {user}"
+    )
+
+
+def _delegation(_: Config) -> Check:
+    uid = os.getuid()
+    path = Path(f"/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers")
+    there = set(path.read_text().split()) if path.exists() else set()
+    missing = {"memory", "pids", "cpu"} - there
+    if missing:
+        return Check(
+            "cgroup delegation", "warn", f"no {', '.join(sorted(missing))} controller for your units",
+            "Limits such as MemoryMax= are accepted and not enforced; boot with unified cgroups (version 2).",
+        )  # fmt: skip
+    return Check("cgroup delegation", "ok", " ".join(sorted(there)))
+
+
+def _tmux_version(_: Config) -> Check:
+    text = _output("tmux", "-V").removeprefix("tmux ")
+    match = re.match(r"(\d+)\.(\d+)", text)
+    if match is None:
+        return Check("tmux", "bad", "not installed", "sudo apt install tmux")
+    if (int(match[1]), int(match[2])) < MIN_TMUX:
+        return Check("tmux", "bad", f"version {text}", "Version 3.3 or later is needed: Debian 12.")
+    return Check("tmux", "ok", f"version {text}")
+
+
+def _tmux_server(config: Config) -> Check:
+    with UserManager() as manager:
+        active = manager.unit("tmux-mc.service").active
+    up = tmux.Server(config.tmux.socket).is_up()
+    if active == "active" and up:
+        return Check("tmux server", "ok", f"socket {config.tmux.socket}")
+    if up:
+        return Check(
+            "tmux server", "bad", f"another tmux server has the socket {config.tmux.socket!r}",
+            "End it (tmux kill-server), or set [tmux] socket in config.toml; then: ticketctl setup",
+        )  # fmt: skip
+    return Check(
+        "tmux server",
+        "bad",
+        f"tmux-mc.service is {active}",
+        "systemctl --user start tmux-mc.service",
+    )
+
+
+def _git(_: Config) -> Check:
+    text = _output("git", "--version").removeprefix("git version ")
+    return (
+        Check("git", "ok", text)
+        if text
+        else Check("git", "bad", "not installed", "sudo apt install git")
+    )
+
+
+def _postgres(config: Config) -> Check:
+    rows = Database(config.database_dsn, application="doctor").query("SHOW server_version")
+    where = "your own" if config.database.url else "embedded"
+    return Check("postgres", "ok", f"{rows[0]['server_version']}, {where}")
+
+
+def _gateway(config: Config) -> Check:
+    host, port = config.listen_address
+    try:
+        with socket.create_connection((host, port), timeout=COMMAND_TIMEOUT_S):
+            pass
+    except OSError as error:
+        return Check(
+            "gateway",
+            "bad",
+            f"{host}:{port}: {error.strerror}",
+            "systemctl --user status mc-webgate.socket",
+        )
+    with UserManager() as manager:
+        if manager.unit("mc-webgate.socket").active != "active":
+            return Check(
+                "gateway",
+                "bad",
+                f"something else listens on {host}:{port}",
+                "Set [gateway] listen in config.toml",
+            )
+    return Check("gateway", "ok", f"http://{host}:{port}")
+
+
+def _claude(config: Config) -> Check:
+    program = shutil.which(config.claude.command, path=agent_environ(os.environ)["PATH"])
+    if program is None:
+        return Check(
+            "claude", "warn", f"{config.claude.command!r} was not found",
+            "Install Claude Code, or set [claude] command in config.toml; the demo driver needs neither.",
+        )  # fmt: skip
+    return Check(
+        "claude", "ok", f"{_output(program, '--version') or 'gives no version'} ({program})"
+    )
+
+
+def _disk(config: Config) -> Check:
+    folder = config.state_dir if config.state_dir.exists() else Path.home()
+    free = shutil.disk_usage(folder).free
+    shown = f"{free / 2**30:.1f} GiB free for {folder}"
+    if free < MIN_FREE_BYTES:
+        return Check(
+            "disk", "warn", shown, "Free some space: logs, the database and worktrees grow."
+        )
+    return Check("disk", "ok", shown)

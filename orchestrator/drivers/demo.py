@@ -1,0 +1,58 @@
+"""The scripted agent that comes with the product: for a look, and for tests without an account."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from orchestrator.drivers.base import Launch, Pasted, Work
+from orchestrator.drivers.box import box_text
+from orchestrator.sidecar import Record
+
+_STATES = {"idle": "idle", "busy": "busy", "waiting": "waiting_permission"}
+
+
+class DemoDriver(Pasted):
+    """Runs orchestrator.demo_agent."""
+
+    name = "demo"
+
+    def prepare(self, work: Work) -> Launch:
+        """See Driver."""
+        conversation = work.paths.folder / f"demo-{work.session_id}.jsonl"
+        resumed = conversation.exists() and conversation.stat().st_size > 0
+        argv = [sys.executable, "-I", "-m", "orchestrator.demo_agent"]
+        argv += ["--sidecar", str(work.paths.sidecar_path)]
+        argv += ["--resume" if resumed else "--session-id", work.session_id]
+        if work.prompt and not resumed:
+            argv += ["--", work.prompt]
+        return Launch(
+            argv=tuple(argv),
+            environ={},
+            resumed=resumed,
+            status=f"demo agent, conversation {work.session_id}",
+        )
+
+    def turn_state(self, work: Work, pid: int) -> str | None:
+        """From the state file the agent keeps beside its sidecar."""
+        try:
+            text = (work.paths.folder / "demo-state.json").read_text(encoding="utf-8")
+            state: dict[str, Any] = json.loads(text)
+        except (OSError, ValueError):
+            return "starting"
+        if state.get("pid") != pid:
+            return "starting"  # the file of an earlier process
+        return _STATES.get(str(state.get("status")), "starting")
+
+    def box(self, screen: str) -> str | None:
+        """See Driver."""
+        return box_text(screen, ">")
+
+    def confirms(self, record: Record, body: str, key: str) -> bool:  # noqa: ARG002
+        """By its UserPromptSubmit."""
+        return record.hook == "UserPromptSubmit" and record.data.get("prompt") == body
+
+    def outgoing(self, body: str) -> str:
+        """As it is."""
+        return body

@@ -1,0 +1,264 @@
+"""SIDECAR to EVENTS: follows every sidecar, line by line, into the database, each exactly once.
+
+inotify is a hint; the stored position and a look at every file once a second are the truth. Turn
+state is decided here too, from the worker's own word (drivers) and the newest events, and each
+change is an event with its evidence. Several may run: whoever is slower reads on from where the
+other was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from orchestrator import config as configuration
+from orchestrator import events, sidecar, systemd
+from orchestrator.config import Config
+from orchestrator.errors import TicketError, Unavailable
+from orchestrator.events import Event, Memory
+from orchestrator.sidecar import Poison, Record
+from orchestrator.store import ingestion, tickets
+from orchestrator.store.db import Database, Listener
+from orchestrator.store.ingestion import EventRow, PoisonRow, Position, TicketFacts
+from orchestrator.store.tickets import Ticket
+from orchestrator.watch import FileIdentity, Watcher
+from orchestrator.workers import Worker, observed_state, worker_of
+
+BATCH_LINES = 1000  # a transaction; bounded memory, and nobody waits long behind it
+BATCH_BYTES = 8_000_000
+SWEEP_S = 1.0  # a look at every file: inotify loses events when the kernel's queue is full
+WATCHDOG_S = 10.0
+STATE_LOOKS_S = (0.03, 0.1, 0.3)  # after a line: the worker's own word lags behind its hooks
+#: what goes to the journal as well; the rest is too much and too long for it
+TOLD = frozenset(
+    {"worker_start", "session_start", "session_end", "user_prompt", "turn_end", "api_error",
+     "permission_request", "permission_answer", "compact", "subagent"}
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Followed:
+    """A sidecar, and how far it was read."""
+
+    ticket: int
+    path: Path
+    position: Position | None = None  #: None: ask the database
+    look_at: list[float] = field(default_factory=list)  #: when to look at the turn state; monotonic
+
+    @property
+    def source(self) -> str:
+        """Its name in the database."""
+        return f"sidecar:{self.ticket}"
+
+
+class Ingest:
+    """Reads what there is; knows nothing of waiting."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._config = config
+        self._database = database
+        self.lines = 0
+
+    def read_on(self, followed: Followed) -> bool:
+        """Stores the next batch of a sidecar; True: there may be more."""
+        if followed.position is None:
+            followed.position = ingestion.position(self._database, followed.source)
+        before = followed.position
+        try:
+            identity = FileIdentity.of(followed.path)
+        except FileNotFoundError:
+            return False
+        start = before
+        if before.identity != identity.text or identity.size < before.offset:
+            # Another file, or this one cut short: a generation of its own, from its beginning.
+            step = 1 if before.identity else 0
+            start = replace(
+                before, generation=before.generation + step, offset=0, identity=identity.text
+            )
+        if identity.size <= start.offset:
+            return False
+        found = list(_batch(followed.path, start.offset))
+        if not found:
+            return False
+        memory, rows, poisons = Memory.from_json(dict(start.state)), [], []
+        for item in found:
+            if isinstance(item, Poison):
+                poisons.append(
+                    PoisonRow(offset=item.offset, end=item.end, hook=item.hook, reason=item.reason)
+                )
+                continue
+            memory, event = events.fold(memory, item)
+            rows.append(
+                EventRow(kind=event.kind, at=event.at, data=event.data, offset=event.offset)
+            )
+        after = replace(start, offset=found[-1].end, state=memory.as_json())
+        facts = TicketFacts(
+            cost_usd=memory.cost_usd, input_tokens=memory.input_tokens, output_tokens=memory.output_tokens,
+            session_id=memory.session_id, last_sign_at=max((r.at for r in rows), default=None),
+        )  # fmt: skip
+        stored = ingestion.store_batch(
+            self._database, ticket=followed.ticket, source=followed.source, before=before, after=after,
+            events=rows, poisons=poisons, facts=facts,
+        )  # fmt: skip
+        followed.position = after if stored else None
+        if stored:
+            self.lines += len(found)
+            now = time.monotonic()
+            followed.look_at = [now, *(now + s for s in STATE_LOOKS_S)]
+            self._tell(followed.ticket, rows, poisons)
+        return True
+
+    def _tell(self, ticket: int, rows: list[EventRow], poisons: list[PoisonRow]) -> None:
+        for row in rows:
+            if row.kind in TOLD:
+                what = (
+                    row.data.get("source")
+                    or row.data.get("tool_name")
+                    or row.data.get("reason")
+                    or ""
+                )
+                said = f"Ticket {ticket}: {row.kind.replace('_', ' ')}" + (
+                    f" ({what})" if what else ""
+                )
+                systemd.log(said + ".", ticket=ticket, event=row.kind)
+        for poison in poisons:
+            systemd.log(
+                f"Ticket {ticket}: sidecar line at byte {poison.offset} is {poison.reason}: quarantined.",
+                ticket=ticket, event="quarantine", priority=4,
+            )  # fmt: skip
+
+    def decide_state(self, worker: Worker) -> None:
+        """Writes down the worker's turn state when it is another one."""
+        state, evidence = observed_state(self._database, worker)
+        before = ingestion.set_turn_state(self._database, worker.ticket.id, state, evidence)
+        if before is not None:
+            systemd.log(
+                f"Ticket {worker.ticket.id}: {before} -> {state} ({evidence}).",
+                ticket=worker.ticket.id, event="state",
+            )  # fmt: skip
+
+
+def _batch(path: Path, offset: int) -> Iterator[Record | Poison]:
+    """Up to BATCH_LINES lines and about BATCH_BYTES bytes."""
+    for item in islice(sidecar.read(path, offset), BATCH_LINES):
+        yield item
+        if item.end - offset > BATCH_BYTES:
+            return
+
+
+class Follower:
+    """Waits: for inotify, for the database's word of tickets, for the clock."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._config = config
+        self._database = database
+        self._ingest = Ingest(config, database)
+        self._watcher = Watcher()
+        self._followed: dict[int, Followed] = {}
+        self._workers: dict[int, Worker] = {}
+        self._due: set[int] = set()
+        self._next_sweep = 0.0
+
+    def close(self) -> None:
+        """Lets inotify go."""
+        self._watcher.close()
+
+    @property
+    def status(self) -> str:
+        """For `systemctl status`."""
+        how = "" if self._watcher.is_on else ", without inotify: looking once a second"
+        return f"following {len(self._followed)} sidecars, {self._ingest.lines} lines{how}"
+
+    def round(self, listener: Listener) -> None:
+        """Stores what is there, then waits for the next thing."""
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._sweep()
+            self._next_sweep = now + SWEEP_S
+        for number in list(self._due):
+            followed = self._followed.get(number)
+            if followed is None or not self._ingest.read_on(followed):
+                self._due.discard(number)
+        self._look_at_states()
+        if not self._due:
+            self._wait(listener)
+
+    def _sweep(self) -> None:
+        """Every ticket that is not closed, or has unread lines: is there something to do?"""
+        alive: dict[int, Worker] = {}
+        for ticket in tickets.list_all(self._database):
+            self._follow(ticket)
+            worker = worker_of(self._config, ticket)
+            if worker is not None:
+                alive[ticket.id] = worker
+        self._workers = alive
+        self._due.update(self._followed)
+        now = time.monotonic()
+        for number in alive:
+            if number in self._followed:
+                self._followed[number].look_at.append(now)
+
+    def _follow(self, ticket: Ticket) -> None:
+        path = self._config.ticket_paths(ticket.id).sidecar_path
+        if ticket.id not in self._followed:
+            self._followed[ticket.id] = Followed(ticket.id, path)
+        self._watcher.ensure(path, ticket.id)
+
+    def _look_at_states(self) -> None:
+        now = time.monotonic()
+        for number, worker in self._workers.items():
+            followed = self._followed[number]
+            if followed.look_at and followed.look_at[0] <= now:
+                followed.look_at = [t for t in followed.look_at if t > now]
+                self._ingest.decide_state(worker)
+
+    def _wait(self, listener: Listener) -> None:
+        times = [t for f in self._followed.values() for t in f.look_at if f.ticket in self._workers]
+        until = min([self._next_sweep, *times])
+        heard = listener.wait(max(0.0, until - time.monotonic()), wake_fd=self._watcher.fileno())
+        if heard:  # a worker was started or has ended
+            self._next_sweep = 0.0
+        self._due.update(self._watcher.changed())
+
+
+def main() -> None:
+    """Entry point `mc-ingest`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    os.umask(0o077)
+    try:
+        config = configuration.load()
+        run(config, Database(config.database_dsn, application="mc-ingest"))
+    except TicketError as error:
+        systemd.notify(f"STATUS={error.message}")
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
+
+
+def run(config: Config, database: Database) -> None:
+    """Ingests until the process is told to leave."""
+    follower = Follower(config, database)
+    listener: Listener | None = None
+    told = 0.0
+    while True:
+        try:
+            listener = listener or Listener(database, ["mc_workers"])
+            follower.round(listener)
+            if time.monotonic() - told >= SWEEP_S:
+                systemd.notify("READY=1", f"STATUS={follower.status}", "WATCHDOG=1")
+                told = time.monotonic()
+        except Unavailable as error:
+            print(f"trying again in {SWEEP_S:.0f} s: {error}", file=sys.stderr)
+            systemd.notify(f"STATUS={error.message}", "WATCHDOG=1")
+            if listener is not None:
+                listener.close()
+                listener = None
+            time.sleep(SWEEP_S)  # the database's restart has no event that reaches us
+
+
+__all__ = ["Event", "Follower", "Ingest", "main"]

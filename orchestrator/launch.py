@@ -1,0 +1,253 @@
+"""What ticket@.service executes: `mc-launch start N`, and `mc-launch ended N` after its end.
+
+Between UNIT and SESSION. `start` prepares the ticket, makes the session with a gate before the
+agent, moves the pane's process into the unit's cgroup, opens the gate, names the agent as the
+unit's main process and leaves: nothing of ours stays beside the agent. `ended` reads how the pane
+died, for systemd gets no exit status of a process that is not its child, records it, removes the
+session, and fails when the agent crashed so that Restart=on-failure acts.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from orchestrator import config as configuration
+from orchestrator import sidecar, systemd, tmux
+from orchestrator.config import Config, unit_name
+from orchestrator.drivers import Launch, Work, driver_named
+from orchestrator.drivers.environ import NOT_FOR_THE_AGENT, agent_environ
+from orchestrator.errors import (
+    EX_CONFIG,
+    ConfigError,
+    TicketError,
+    Unavailable,
+)
+from orchestrator.store import events, tickets
+from orchestrator.store.db import Database
+from orchestrator.store.tickets import Ticket
+from orchestrator.workplace import ensure_workplace, setup_lines
+
+
+def main() -> None:
+    """Entry point `mc-launch`."""
+    try:
+        verb, text = sys.argv[1:]
+        steps = {"start": start, "ended": ended}
+        step = steps[verb]
+    except (ValueError, KeyError):
+        print("usage: mc-launch start|ended TICKET    (run by ticket@.service)", file=sys.stderr)
+        sys.exit(2)
+    try:
+        sys.exit(step(configuration.load(), configuration.ticket_id(text)))
+    except TicketError as error:
+        systemd.notify(f"STATUS={error.message}")
+        print(error, file=sys.stderr)
+        # what is not there right now may be there in a moment; the rest is for a person to mend
+        sys.exit(error.exit_status if isinstance(error, Unavailable) else EX_CONFIG)
+
+
+def start(config: Config, number: int) -> int:
+    """Brings the agent up; returns once it is the unit's main process."""
+    os.umask(0o077)
+    database = Database(config.database_dsn, application="mc-launch")
+    ticket = tickets.get(database, number)
+    if ticket.status == "closed":
+        raise ConfigError(f"Ticket {number} is closed.", hint=f"ticketctl reopen {number}")
+    paths = config.ticket_paths(number)
+    for folder in (paths.folder, paths.runtime):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cwd, base_sha = ensure_workplace(
+        config, database, ticket, warn=lambda text: _warn(number, text)
+    )
+    environ = agent_environ(os.environ)
+    work = Work(
+        ticket=number, prompt=ticket.prompt, session_id=ticket.session_id, command=ticket.command,
+        cwd=cwd, paths=paths, config=config, environ=environ,
+    )  # fmt: skip
+    launch = driver_named(ticket.driver).prepare(work)
+
+    server = tmux.Server(config.tmux.socket)
+    left_over = server.pane(number) if ticket.use_tmux else None
+    if left_over is not None and left_over.dead:
+        server.kill(number)
+    # What the agent counts (cost, tokens) begins anew with its process: whoever adds up must know.
+    sidecar.append(
+        paths.sidecar_path,
+        "WorkerStart",
+        {"resumed": launch.resumed, "session_id": ticket.session_id},
+    )
+    if not ticket.use_tmux:
+        _become(database, ticket, launch, work, base_sha)
+    gate = f"mc-gate-{number}-{uuid.uuid4().hex}"
+    script = run_script(
+        server.gate_command(gate), cwd, {**environ, **launch.environ}, launch.argv,
+        before=setup_lines(config, paths) if base_sha else [],
+    )  # fmt: skip
+    _write_private(paths.run_script_path, script)
+    _write_private(paths.pane_log_path, "", append=True)
+    pid = server.start(
+        number, paths.run_script_path, paths.pane_log_path,
+        columns=config.tmux.columns, rows=config.tmux.rows,
+    )  # fmt: skip
+    with systemd.UserManager() as manager:
+        manager.attach(unit_name(number), [pid])
+    server.release(gate)
+    systemd.notify(f"MAINPID={pid}", "READY=1", f"STATUS={launch.status}")
+    _record_start(database, ticket, launch, work, pid, base_sha)
+    return 0
+
+
+def _become(
+    database: Database, ticket: Ticket, launch: Launch, work: Work, base_sha: str | None
+) -> NoReturn:
+    """Without tmux: this process is the worker from here on, its output the pane log."""
+    _record_start(database, ticket, launch, work, os.getpid(), base_sha)
+    systemd.notify("READY=1", f"STATUS={launch.status}")
+    log = os.open(work.paths.pane_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for fd, source in ((0, nothing), (1, log), (2, log)):
+        os.dup2(source, fd)
+    os.umask(0o022)
+    os.chdir(work.cwd)
+    os.execve(launch.argv[0], list(launch.argv), {**work.environ, **launch.environ})
+
+
+def _record_start(
+    database: Database, ticket: Ticket, launch: Launch, work: Work, pid: int, base_sha: str | None
+) -> None:
+    # The agent runs already: a database that goes away in this moment must not end it.
+    try:
+        tickets.update(
+            database, ticket.id, status="in_progress", turn_state="starting", worker_pid=pid,
+            worker_started=datetime.now(UTC), pane_log_path=str(work.paths.pane_log_path),
+            sidecar_path=str(work.paths.sidecar_path),
+            worktree_path=str(work.cwd) if ticket.kind == "code" else None, base_sha=base_sha,
+        )  # fmt: skip
+        events.record(database, ticket.id, "worker_started", pid=pid, resumed=launch.resumed)
+    except Unavailable as error:
+        print(f"started, but not recorded, until the next start: {error}", file=sys.stderr)
+    systemd.log(
+        f"Ticket {ticket.id}: worker {'resumed' if launch.resumed else 'started'}, pid {pid}.",
+        ticket=ticket.id, event="worker_started",
+    )  # fmt: skip
+
+
+def _warn(number: int, text: str) -> None:
+    print(f"ticket {number}: {text}", file=sys.stderr)
+
+
+def run_script(
+    gate: str,
+    cwd: Path,
+    environ: Mapping[str, str],
+    argv: tuple[str, ...],
+    *,
+    before: Sequence[str] = (),
+) -> str:
+    """The pane's program: waits at the gate, takes on the unit's environment, becomes the agent.
+
+    It removes itself first: the environment may hold keys. `before` are shell lines of ours that
+    run in the working folder, inside the unit, before the agent.
+    """
+    lines = ["#!/bin/sh", 'rm -f -- "$0"', f"{gate} || exit 75", "umask 022"]
+    lines.append("unset " + " ".join(name for name in NOT_FOR_THE_AGENT if name != "_"))
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(environ.items())]
+    lines.append(f"cd -- {shlex.quote(str(cwd))} || exit {EX_CONFIG}")
+    lines += before
+    lines.append(f"exec {shlex.join(argv)}")
+    return "\n".join(lines) + "\n"
+
+
+def _write_private(path: Path, text: str, *, append: bool = False) -> None:
+    how = os.O_APPEND if append else os.O_TRUNC
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def ended(config: Config, number: int) -> int:
+    """Says how the worker ended; 1 when it crashed, which has systemd start it again."""
+    server = tmux.Server(config.tmux.socket)
+    status = os.environ.get("EXIT_STATUS", "")
+    never_ran = os.environ.get("SERVICE_RESULT") == "exit-code" and status == str(EX_CONFIG)
+    asked, intended = _was_asked(number)
+    pane = None if never_ran else server.dead_pane(number)
+    crashed, reason = _verdict(pane, asked=asked)
+    if never_ran:
+        crashed, reason = False, "it could not be started"
+    if pane is not None:
+        server.kill(number)
+    shutil.rmtree(config.ticket_paths(number).runtime, ignore_errors=True)
+    if not never_ran:  # else the launcher's own sentence stays in `systemctl status`
+        systemd.notify(f"STATUS=Ended: {reason}")
+    if crashed:
+        print(
+            f"The worker of ticket {number} {reason}; see: ticketctl log {number}", file=sys.stderr
+        )
+    systemd.log(
+        f"Ticket {number}: {reason}.",
+        ticket=number,
+        event="worker_ended",
+        priority=4 if crashed else 6,
+    )
+    if not never_ran:
+        _record_end(config, number, reason, crashed=crashed, intended=intended)
+    return 1 if crashed else 0
+
+
+def _was_asked(number: int) -> tuple[bool, bool]:
+    """Whether somebody asked for the stop, and whether that is the ticket's new intent.
+
+    A stop or restart has a job on the unit while ExecStopPost runs; a worker that ended by itself
+    has none. When the whole manager or the tmux server goes down, nothing was meant for the ticket.
+    """
+    with systemd.UserManager() as manager:
+        leaving = manager.system_state() == "stopping"
+        asked = manager.unit(unit_name(number)).job
+        server_too = manager.unit("tmux-mc.service").job
+    return asked or leaving, asked and not leaving and not server_too
+
+
+def _verdict(pane: tmux.Pane | None, *, asked: bool) -> tuple[bool, str]:
+    if asked:
+        return False, "it was stopped"
+    if pane is None and (how := os.environ.get("EXIT_CODE")):
+        # A worker without tmux is systemd's own child, and systemd says how it ended.
+        status = os.environ.get("EXIT_STATUS", "")
+        if how == "exited":
+            return (
+                status != "0",
+                "it left by itself" if status == "0" else f"exited with status {status}",
+            )
+        return True, f"was killed by SIG{status}"
+    if pane is None:
+        return True, "lost its tmux session"
+    if pane.exit_signal is not None:
+        with suppress(ValueError):
+            return True, f"was killed by {signal.Signals(pane.exit_signal).name}"
+        return True, f"was killed by signal {pane.exit_signal}"
+    if pane.exit_status:
+        return True, f"exited with status {pane.exit_status}"
+    return False, "it left by itself"
+
+
+def _record_end(config: Config, number: int, reason: str, *, crashed: bool, intended: bool) -> None:
+    database = Database(config.database_dsn, application="mc-launch")
+    values: dict[str, object] = {"turn_state": "gone", "worker_pid": None}
+    if intended or (not crashed and reason == "it left by itself"):
+        values["status"] = "open"
+    try:
+        tickets.update(database, number, **values)
+        events.record(database, number, "worker_ended", reason=reason, crashed=crashed)
+    except TicketError as error:
+        print(f"the end of ticket {number} is in the journal only: {error}", file=sys.stderr)

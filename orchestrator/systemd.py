@@ -1,0 +1,250 @@
+"""The only D-Bus: the user manager's units, and what a unit tells its manager.
+
+Methods are called by name with their signature instead of through introspection: fetching and
+parsing the manager's interface XML would cost more than the whole start of a ticket.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from pystemd import daemon, journal
+from pystemd.dbusexc import DBusBaseError
+from pystemd.dbuslib import DBus, apply_signature
+
+from orchestrator.errors import Conflict, Unavailable
+
+_BUS = b"org.freedesktop.systemd1"
+_MANAGER_PATH = b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_UNIT = b"org.freedesktop.systemd1.Unit"
+_SERVICE = b"org.freedesktop.systemd1.Service"
+JOB_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What the manager says of a unit, in its own words."""
+
+    load: str  #: loaded, not-found, …
+    active: str  #: active, inactive, failed, activating, deactivating
+    sub: str  #: running, dead, auto-restart, …
+    job: bool  #: a job is queued or running for it
+    unit_file: str  #: enabled, disabled, static, …
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """Accounting and outcome of a service; None where the kernel counts nothing."""
+
+    main_pid: int
+    result: str
+    status_text: str
+    restarts: int
+    memory_bytes: int | None
+    cpu_s: float | None
+    tasks: int | None
+
+
+class UserManager:
+    """A connection to the user's service manager. Use it as a context manager."""
+
+    def __init__(self) -> None:
+        self._bus = DBus(user_mode=True)
+        self._ended: dict[bytes, str] | None = None  # jobs that were removed; None: not listening
+
+        def on_job_removed(message: Any, error: Any = None, userdata: Any = None) -> None:  # noqa: ARG001
+            message.process_reply(False)
+            _, job, _, result = message.body
+            if self._ended is not None:
+                self._ended[job] = result.decode()
+
+        # pystemd hangs metadata on the callback and keeps no reference: a plain function, kept here
+        self._on_job_removed = on_job_removed
+
+    def __enter__(self) -> Self:
+        try:
+            self._bus.open()
+        except DBusBaseError as error:
+            raise Unavailable(
+                f"The user's systemd bus does not answer: {error.err_message}.",
+                hint="Log in properly, or: export XDG_RUNTIME_DIR=/run/user/$(id -u)",
+            ) from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._bus.close()
+
+    def _call(self, method: str, signature: str, *args: Any) -> Any:
+        try:
+            return self._bus.call_method(
+                _BUS,
+                _MANAGER_PATH,
+                _MANAGER,
+                method.encode(),
+                apply_signature(signature.encode(), list(args)),
+            ).body
+        except DBusBaseError as error:
+            message = error.err_message
+            text = message.decode() if isinstance(message, bytes) else str(message)
+            raise Unavailable(f"systemd refused {method}: {text}") from None
+
+    def _property(self, path: bytes, interface: bytes, name: str, signature: str) -> Any:
+        try:
+            return self._bus.get_property(_BUS, path, interface, name.encode(), signature.encode())
+        except DBusBaseError as error:
+            raise Unavailable(f"systemd does not tell {name}: {error.err_message}") from None
+
+    def _text(self, path: bytes, interface: bytes, name: str) -> str:
+        value = self._property(path, interface, name, "s")
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+    def _path(self, unit: str) -> bytes:
+        path = self._call("LoadUnit", "s", unit.encode())
+        return path if isinstance(path, bytes) else str(path).encode()
+
+    def attach(self, unit: str, pids: list[int]) -> None:
+        """Moves processes into the cgroup of a unit that has Delegate=yes."""
+        self._call("AttachProcessesToUnit", "ssau", unit.encode(), b"", pids)
+
+    def start(self, unit: str) -> None:
+        """Starts a unit and waits for the job's end.
+
+        Raises:
+            Conflict: the job failed; the unit's journal has the reason.
+        """
+        self._job("StartUnit", unit)
+
+    def stop(self, unit: str) -> None:
+        """Stops a unit and waits for the job's end."""
+        self._job("StopUnit", unit)
+
+    def restart(self, unit: str) -> None:
+        """Restarts a unit and waits for the job's end."""
+        self._job("RestartUnit", unit)
+
+    def freeze(self, unit: str) -> bool:
+        """Stops every process of a unit where it is; False: it was frozen already.
+
+        Raises:
+            Unavailable: this machine cannot, or the unit does not run.
+        """
+        if self._text(self._path(unit), _UNIT, "FreezerState") == "frozen":
+            return False
+        self._call("FreezeUnit", "s", unit.encode())
+        return True
+
+    def thaw(self, unit: str) -> None:
+        """They go on; nothing happens to a unit that is not frozen."""
+        self._call("ThawUnit", "s", unit.encode())
+
+    def reset_failed(self, unit: str) -> None:
+        """Forgets a unit's failures, so that the start limit counts anew."""
+        self._call("ResetFailedUnit", "s", unit.encode())
+
+    def _job(self, method: str, unit: str) -> None:
+        if self._ended is None:
+            self._ended = {}
+            self._call("Subscribe", "")
+            self._bus.match_signal(
+                _BUS, _MANAGER_PATH, _MANAGER, b"JobRemoved", self._on_job_removed
+            )
+        job = self._call(method, "ss", unit.encode(), b"replace")
+        deadline = time.monotonic() + JOB_TIMEOUT_S
+        while job not in self._ended:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable(
+                    f"{unit} is still on its way after {JOB_TIMEOUT_S:.0f} s.",
+                    hint=f"systemctl --user status {unit}",
+                )
+            if self._bus.process().is_empty():
+                self._bus.wait(int(left * 1e6))
+        result = self._ended.pop(job)
+        if result not in {"done", "skipped"}:
+            raise Conflict(
+                f"{unit}: the job ended with {result!r}.",
+                hint=f"systemctl --user status {unit}; journalctl --user -u {unit} -n 20",
+            )
+
+    def unit(self, unit: str) -> UnitState:
+        """The state of one unit; load is not-found where there is no such unit."""
+        path = self._path(unit)
+        job, _ = self._property(path, _UNIT, "Job", "(uo)")
+        return UnitState(
+            load=self._text(path, _UNIT, "LoadState"),
+            active=self._text(path, _UNIT, "ActiveState"),
+            sub=self._text(path, _UNIT, "SubState"),
+            job=bool(job),
+            unit_file=self._text(path, _UNIT, "UnitFileState"),
+        )
+
+    def service(self, unit: str) -> ServiceFacts:
+        """Accounting of one service."""
+        path = self._path(unit)
+
+        def counted(name: str) -> int | None:
+            value = int(self._property(path, _SERVICE, name, "t"))
+            return None if value == 2**64 - 1 else value
+
+        cpu_ns = counted("CPUUsageNSec")
+        return ServiceFacts(
+            main_pid=int(self._property(path, _SERVICE, "MainPID", "u")),
+            result=self._text(path, _SERVICE, "Result"),
+            status_text=self._text(path, _SERVICE, "StatusText"),
+            restarts=int(self._property(path, _SERVICE, "NRestarts", "u")),
+            memory_bytes=counted("MemoryCurrent"),
+            cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
+            tasks=counted("TasksCurrent"),
+        )
+
+    def system_state(self) -> str:
+        """running, degraded, starting, stopping, …"""
+        return self._text(_MANAGER_PATH, _MANAGER, "SystemState")
+
+    def version(self) -> str:
+        """systemd's version, as it writes it."""
+        return self._text(_MANAGER_PATH, _MANAGER, "Version")
+
+    def enable(self, units: list[str]) -> None:
+        """systemctl --user enable."""
+        self._call("EnableUnitFiles", "asbb", [u.encode() for u in units], False, False)
+        self.reload()
+
+    def disable(self, units: list[str]) -> None:
+        """systemctl --user disable."""
+        self._call("DisableUnitFiles", "asb", [u.encode() for u in units], False)
+        self.reload()
+
+    def reload(self) -> None:
+        """daemon-reload."""
+        self._call("Reload", "")
+
+
+def notify(*states: str) -> None:
+    """sd_notify; nothing happens outside a unit."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        daemon.notify(False, *states)
+
+
+def log(message: str, *, ticket: int | None = None, event: str = "", priority: int = 6) -> None:
+    """A structured journal entry: TICKET_ID= and TICKET_EVENT= join all of the product's parts.
+
+    Message bodies never go in here.
+    """
+    fields: dict[str, str] = {"MESSAGE": message, "PRIORITY": str(priority)}
+    fields["SYSLOG_IDENTIFIER"] = "mission-control"
+    if ticket is not None:
+        fields["TICKET_ID"] = str(ticket)
+    if event:
+        fields["TICKET_EVENT"] = event
+    journal.sendv(**fields)
