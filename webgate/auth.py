@@ -1,0 +1,296 @@
+"""Who may ask for what: the gate in front of every route.
+
+A WSGI layer around the application, so that a route, a static file and a path that does not exist
+are all behind it. Closed by default: a path answers without login only by standing in `PUBLIC`.
+What a route does with a request that got through is app.py's business.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import TicketError, Unavailable
+from orchestrator.store import logins
+from orchestrator.store.db import Database
+from webgate import problems
+from webgate.problems import LoginNeeded, Refused, TooMany
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+#: The whole of what answers without a login: exact paths. The login page needs style and icon.
+PUBLIC = frozenset({"/healthz", "/login", "/login.css", "/favicon.ico"})
+COOKIE = "mc_session"
+FAILURES = ((2, 60.0), (12, 3600.0))  # failed logins, and in how many seconds
+READING = frozenset({"GET", "HEAD"})
+TOKEN_BYTES = 32
+FRESH_S = 15.0  # a session ended elsewhere opens nothing after so long
+OUTAGE_S = 3600.0  # so long a known session outlives the database
+MAX_SESSIONS = 1000  # remembered
+_TICKET_PAGE = re.compile(r"/ticket/[1-9][0-9]{0,8}", re.ASCII)
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
+
+class LoginLimit:
+    """Counts failed logins. A try takes its place before the answer is known, and gives it back."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._tries: deque[float] = deque(maxlen=max(count for count, _ in FAILURES))
+
+    def begin(self) -> None:
+        """Raises TooMany when there have been too many failures."""
+        now = self._now()
+        for count, span_s in FAILURES:
+            recent = [at for at in self._tries if at > now - span_s]
+            if len(recent) >= count:
+                raise TooMany(
+                    "Too many failed logins.",
+                    retry_after_s=max(1, round(recent[-count] + span_s - now)),
+                    hint="Wait, then run: ticketctl open",
+                )
+        self._tries.append(now)
+
+    def succeeded(self) -> None:
+        """The try that began last was no failure."""
+        if self._tries:
+            self._tries.pop()
+
+
+def ensure_token(path: Path) -> None:
+    """Makes the bearer token of programs, 256 bit, for the owner's eyes only, unless it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(fd, "w") as file:
+        file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+
+
+class Sessions:
+    """Who is logged in, remembered for a while: a keystroke does not ask the database.
+
+    While the database is away, who was known shortly before stays known.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._now = now
+        self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
+
+    def csrf_of(self, secret: str) -> str:
+        """The CSRF token of a session.
+
+        Raises:
+            LoginNeeded: there is no such session, or no more.
+            Unavailable: nobody knows.
+        """
+        if not secret:
+            raise LoginNeeded
+        now = self._now()
+        asked_at, csrf = self._known.get(secret, (-OUTAGE_S, ""))
+        if now - asked_at < FRESH_S:
+            return csrf
+        try:
+            session = logins.find_session(self._database, secret)
+        except Unavailable:
+            if csrf and now - asked_at < OUTAGE_S:
+                return csrf
+            raise
+        if session is None:
+            self._known.pop(secret, None)
+            raise LoginNeeded
+        self._known[secret] = (now, session.csrf)
+        self._known.move_to_end(secret)
+        while len(self._known) > MAX_SESSIONS:
+            self._known.popitem(last=False)
+        return session.csrf
+
+    def forget(self, secret: str) -> None:
+        """Logged out: from now on nobody."""
+        self._known.pop(secret, None)
+
+
+class Gate:
+    """The application, with a lock on the door.
+
+    Args:
+        application: what answers once a request is let through.
+        hosts: the exact Host headers it is known by.
+        token_path: the file with the token of programs.
+    """
+
+    def __init__(
+        self,
+        application: Callable[[Environ, StartResponse], Iterable[bytes]],
+        *,
+        database: Database,
+        hosts: Iterable[str],
+        token_path: Path,
+    ) -> None:
+        self._application = application
+        self._hosts = frozenset(hosts)
+        self._token_path = token_path
+        self._sessions = Sessions(database)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answers a request, or refuses it."""
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            named = {name.lower() for name, _ in headers}
+            extra = [(n, v) for n, v in HEADERS.items() if n.lower() not in named]
+            if "cache-control" not in named:
+                extra.append(("Cache-Control", "no-store"))
+            return start_response(status, headers + extra, exc_info)
+
+        try:
+            self.check(environ)
+            return self._application(environ, start)
+        except Exception as error:  # noqa: BLE001  # the last one who can answer
+            status, headers, body = problems.render(
+                problems.from_exception(error, environ), environ
+            )
+            start(status, list(headers.items()))
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def check(self, environ: Environ) -> None:
+        """Lets a request through, or raises what it is refused with.
+
+        Leaves `webgate.csrf` in the environment of somebody with a session ("" for programs).
+        """
+        self._check_host(environ)
+        self._check_fetch_site(environ)
+        environ["webgate.csrf"] = environ["webgate.session"] = ""
+        environ["webgate.forget"] = self._sessions.forget
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        if path in PUBLIC and method in READING:
+            return
+        program = self._is_program(environ)
+        if not program:
+            self._find_session(environ)
+        if method not in READING:
+            self._check_change(environ, program=program)
+
+    def _check_host(self, environ: Environ) -> None:
+        if environ.get("HTTP_HOST", "") not in self._hosts:
+            raise Refused(
+                "The gateway is not known by that name.",
+                hint=f"Known: {', '.join(sorted(self._hosts))}. Forward the same port with ssh -L.",
+            )
+
+    def _check_fetch_site(self, environ: Environ) -> None:
+        if environ.get("HTTP_SEC_FETCH_SITE", "none") in {"none", "same-origin"}:
+            return
+        clicked = (
+            environ["REQUEST_METHOD"] == "GET"
+            and environ["PATH_INFO"] == "/login"
+            and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+            and environ.get("HTTP_SEC_FETCH_DEST", "document") == "document"
+        )
+        if not clicked:
+            raise Refused(
+                "Another site asked for this.", hint="Type the address into the browser instead."
+            )
+
+    def _is_program(self, environ: Environ) -> bool:
+        given = environ.get("HTTP_AUTHORIZATION")
+        if given is None:
+            return False
+        scheme, _, token = given.partition(" ")
+        try:
+            known = self._token_path.read_bytes().strip()
+        except OSError:
+            known = b""
+        right = hmac.compare_digest(token.strip().encode("utf-8", "replace"), known)
+        if scheme.lower() != "bearer" or not known or not right:
+            raise LoginNeeded("That is not the gateway's token.")
+        return True
+
+    def _find_session(self, environ: Environ) -> None:
+        try:
+            cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
+        except CookieError:
+            cookies = SimpleCookie()
+        secret = cookies[COOKIE].value if COOKIE in cookies else ""
+        environ["webgate.csrf"] = self._sessions.csrf_of(secret)
+        environ["webgate.session"] = secret
+
+    def _check_change(self, environ: Environ, *, program: bool) -> None:
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None and not program:
+            raise Refused("A change needs an Origin header.")
+        if origin is not None and origin != f"http://{environ['HTTP_HOST']}":
+            raise Refused("A change may only come from the gateway's own pages.")
+        if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refused("A change is sent as JSON.", hint="Content-Type: application/json")
+        csrf = environ.get("HTTP_X_CSRF_TOKEN", "").encode("utf-8", "replace")
+        if not program and not hmac.compare_digest(csrf, environ["webgate.csrf"].encode()):
+            raise Refused("The page is out of date.", hint="Load it again.")
+
+
+class WrongCode(TicketError):
+    """The login link is unknown, used or too old."""
+
+    code = "wrong-code"
+    http_status = 403
+
+
+def page_after_login(asked: str) -> str:
+    """Where a login link leads: a ticket's page, or the board. Never elsewhere."""
+    return asked if _TICKET_PAGE.fullmatch(asked) else "/"
+
+
+def session_cookie(secret: str, *, secure: bool = False) -> str:
+    """The Set-Cookie header of a new session."""
+    flags = "HttpOnly; SameSite=Strict" + ("; Secure" if secure else "")
+    return f"{COOKIE}={secret}; Path=/; Max-Age={logins.SESSION_S}; {flags}"
+
+
+def ended_cookie() -> str:
+    """The Set-Cookie header of a logout."""
+    return f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
+
+
+def redeem(database: Database, limit: LoginLimit, code: str) -> str:
+    """The session secret for a one-time code.
+
+    Raises:
+        WrongCode: with what to do.
+        TooMany: too many wrong ones.
+        Unavailable: the database is away; this does not count as a failure.
+    """
+    limit.begin()
+    try:
+        secret = logins.redeem_link(database, code)
+    except TicketError:
+        limit.succeeded()
+        raise
+    if secret is None:
+        raise WrongCode(
+            "This login link was used already, is too old, or never was one.",
+            hint="For a fresh link, good for a minute and once, run: ticketctl open",
+        )
+    limit.succeeded()
+    return secret

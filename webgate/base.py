@@ -1,0 +1,80 @@
+"""What all routes share, and how a route finds its ticket, its body and its caller."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import bottle
+
+from orchestrator import config
+from orchestrator.errors import TicketError, Unavailable
+from orchestrator.store import tickets
+from orchestrator.store.db import Database
+from orchestrator.store.tickets import Ticket
+from orchestrator.tmux_control import Control
+from webgate import auth, wire
+from webgate.changes import Reader
+from webgate.control import Controls
+from webgate.stream import Streams
+
+MAX_REMEMBERED = 200  # tickets whose page can be shown while the database is away
+
+
+@dataclass
+class Shared:
+    """The parts of a running gateway."""
+
+    settings: config.Config
+    database: Database
+    streams: Streams
+    tmux: Control
+    controls: Controls
+    reader: Reader
+    login_limit: auth.LoginLimit = field(default_factory=auth.LoginLimit)
+    remembered: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
+
+    def ticket(self, text: str, *, stale: bool = False) -> Ticket:
+        """The ticket a path names; with `stale`, as it last was while the database is away.
+
+        Raises:
+            InvalidInput: that is no number.
+            NoSuchTicket: there is none.
+        """
+        number = config.ticket_id(text)
+        try:
+            record = tickets.get(self.database, number)
+        except Unavailable:
+            if stale and number in self.remembered:
+                return self.remembered[number]
+            raise
+        except TicketError:
+            self.remembered.pop(number, None)
+            raise
+        self.remembered[number] = record
+        self.remembered.move_to_end(number)
+        while len(self.remembered) > MAX_REMEMBERED:
+            self.remembered.popitem(last=False)
+        return record
+
+
+def caller() -> str:
+    """The login a request came with; "token" for programs."""
+    return str(bottle.request.environ["webgate.session"] or "token")
+
+
+def author() -> str:
+    """Who did it, for the record: a person at a page, or a program."""
+    return "web" if bottle.request.environ["webgate.session"] else "api"
+
+
+def body(*, max_bytes: int = wire.MAX_BODY_BYTES) -> dict[str, Any]:
+    """The request's JSON object."""
+    return wire.read_json(bottle.request.environ, max_bytes=max_bytes)
+
+
+def number_asked(name: str, default: int, most: int) -> int:
+    """A whole number out of the query, at most `most`."""
+    text = bottle.request.query.get(name, str(default))
+    return min(wire.whole_number(name, text), most)

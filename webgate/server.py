@@ -1,0 +1,181 @@
+"""The process: the socket it is given or binds, HTTP on it, and its end.
+
+gevent's WSGIServer with the limits of ours that come before a request is one. Which request may do
+what is auth.py's, what it does app.py's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from orchestrator import config
+from orchestrator.errors import TicketError
+from orchestrator.store.db import Database
+from orchestrator.store.green import install_wait_callback
+from orchestrator.tmux_control import Control
+from webgate import auth, wire
+from webgate.app import TAKEOVER, build
+from webgate.base import Shared
+from webgate.changes import Changes, Reader
+from webgate.control import Controls
+from webgate.stream import MAX_STREAMS, Streams
+
+LISTEN_FD = 3  # sd_listen_fds(3)
+BACKLOG = 512
+MAX_CONNECTIONS = MAX_STREAMS + 200  # past it the backlog waits
+MAX_HEADER_BYTES = 8 * 1024  # request line and headers
+IDLE_S = 65.0  # a connection that neither asks nor reads for so long is closed
+STOP_S = 5.0  # for requests that run when we are asked to end
+
+
+class _Unacceptable(ValueError):
+    """What is refused before it is a request."""
+
+    def __init__(self, status: str, code: str, message: str) -> None:
+        super().__init__(message)
+        body = json.dumps({"problem": code, "message": message, "hint": ""})
+        self.answer = (
+            status,
+            f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(),
+        )
+
+
+class Handler(WSGIHandler):
+    """One connection."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        if sock.family != socket.AF_UNIX:
+            # Else a second small request on a connection waits 40 ms for the first one's ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(IDLE_S)
+        super().__init__(sock, *args, **kwargs)
+
+    def MessageClass(self, rfile: Any, *args: Any) -> Any:  # noqa: N802  # gevent's name
+        """Reads the headers, within their limit."""
+        left = MAX_HEADER_BYTES - len(self.requestline or "")
+        lines = []
+        while True:
+            line = rfile.readline(left + 1)
+            left -= len(line)
+            if left < 0:
+                raise _Unacceptable(
+                    "431 Request Header Fields Too Large", "too-large", "The headers are too long."
+                )
+            lines.append(line)
+            if line in {b"\r\n", b"\n", b""}:
+                return super().MessageClass(BytesIO(b"".join(lines)), *args)
+
+    def read_request(self, raw_requestline: Any) -> Any:
+        """Refuses bodies nobody takes, before they are sent."""
+        read = super().read_request(raw_requestline)
+        if self.headers.get("Transfer-Encoding") is not None:
+            raise _Unacceptable("411 Length Required", "invalid-input", "Send a Content-Length.")
+        if (self.content_length or 0) > wire.MAX_MESSAGE_BODY_BYTES:
+            raise _Unacceptable("413 Content Too Large", "too-large", "The body is too long.")
+        return read
+
+    def _handle_client_error(self, ex: Exception) -> Any:
+        if isinstance(ex, _Unacceptable):
+            return ex.answer
+        return _Unacceptable("400 Bad Request", "invalid-input", "That is no HTTP request.").answer
+
+    def process_result(self) -> None:
+        """Sends the answer; or the headers alone, and leaves the connection to a stream."""
+        environ: dict[str, Any] = self.environ or {}
+        take_over = environ.pop(TAKEOVER, None)
+        if take_over is None or self.command != "GET" or self.code != 200:
+            super().process_result()
+            return
+        self.close_connection = self.headers_sent = True
+        # gevent keeps status and headers as bytes here, whatever its type information says.
+        status: Any = self.status
+        headers: Any = self.response_headers
+        head = [b"HTTP/1.1 " + status, b"Connection: close"]
+        head += [b"%s: %s" % each for each in headers if each[0].lower() != b"content-length"]
+        self.socket.sendall(b"\r\n".join(head) + b"\r\n\r\n")
+        take_over(self.socket)
+
+
+def notify(*lines: str) -> None:
+    """Tells systemd; see sd_notify(3). Nothing happens where nobody asked, or asks any more."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as peer:
+        peer.connect("\0" + address[1:] if address.startswith("@") else address)
+        peer.sendall("\n".join(lines).encode())
+
+
+def listening_socket(settings: config.Config) -> Any:
+    """The socket systemd hands us, else one of our own at the configured address."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        listener = socket.socket(fileno=LISTEN_FD)
+        listener.setblocking(False)
+        os.set_inheritable(LISTEN_FD, False)
+        return listener
+    host, port = settings.listen_address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def known_hosts(listener: Any) -> set[str]:
+    """The Host headers of a gateway on loopback."""
+    port = listener.getsockname()[1]
+    return {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+
+
+def serve() -> None:
+    """Answers until SIGTERM or SIGINT."""
+    try:
+        settings = config.load()
+        auth.ensure_token(settings.token_path)
+        listener = listening_socket(settings)
+    except (TicketError, OSError) as error:
+        print(f"<3>{error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_status if isinstance(error, TicketError) else 1)
+    install_wait_callback()
+    database = Database(settings.database_dsn, application="mc-webgate")
+    tmux = Control(settings.tmux.socket)
+    streams, controls = Streams(tmux), Controls()
+    reader = Reader(settings, database, controls)
+    changes = Changes(database, streams, reader)
+    gate = auth.Gate(
+        build(Shared(settings, database, streams, tmux, controls, reader)),
+        database=database,
+        hosts=known_hosts(listener),
+        token_path=settings.token_path,
+    )
+    server = WSGIServer(
+        listener, gate, log=None, handler_class=Handler, spawn=Pool(MAX_CONNECTIONS)
+    )
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stopping.set)
+    server.start()
+    notify("READY=1", f"STATUS=Listening on port {listener.getsockname()[1]}")
+    stopping.wait()
+    notify("STOPPING=1")
+    changes.close()
+    streams.close()
+    server.stop(timeout=STOP_S)
+    tmux.close()
+    database.close()

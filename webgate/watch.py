@@ -1,0 +1,107 @@
+"""Be told when a pane log grows: one inotify instance for the whole gateway.
+
+watchdog's observers are threads with queues between; a viewer would wait for two thread switches,
+and under gevent they are greenlets that poll. So this takes watchdog's bindings of the three system
+calls, and lets gevent's loop wait for the descriptor. Events are only hints (the kernel drops them
+when its queue is full): whoever watches also looks once a second on its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+from watchdog.observers import inotify_c
+from watchdog.observers.inotify_c import InotifyConstants as In
+
+READ_BYTES = 65_536
+_HEAD = struct.Struct("iIII")  # wd, mask, cookie, length of the name; inotify(7)
+_MASK = (
+    In.IN_MODIFY | In.IN_CREATE | In.IN_DELETE | In.IN_MOVED_TO | In.IN_MOVED_FROM | In.IN_ONLYDIR
+)
+
+Callback = Callable[[], None]
+
+
+class Watcher:
+    """Calls back, in the loop, when something happens to a file of a watched folder.
+
+    Callbacks must not switch greenlets. One watch a folder, however many files are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._fd = inotify_c.inotify_init()
+        self._callbacks: dict[int, dict[bytes, Callback]] = {}
+        if self._fd < 0:
+            # Another program has used up max_user_instances: the slow look does it alone.
+            print("<4>no inotify instance is left, looking once a second instead", file=sys.stderr)  # noqa: T201
+            return
+        os.set_blocking(self._fd, False)
+        os.set_inheritable(self._fd, False)
+        self._ready = gevent.get_hub().loop.io(self._fd, 1)
+        self._ready.start(self._read)
+
+    def add(self, path: Path, callback: Callback) -> int | None:
+        """Watches `path`, which need not exist; its folder must.
+
+        Returns:
+            A handle for `remove`, or None when it cannot be watched now: try again later.
+        """
+        if self._fd < 0:
+            return None
+        folder = os.fsencode(path.parent)
+        wd: int = inotify_c.inotify_add_watch(self._fd, folder, _MASK)
+        if wd < 0:
+            ctypes.set_errno(0)
+            return None
+        self._callbacks.setdefault(wd, {})[os.fsencode(path.name)] = callback
+        return wd
+
+    def is_live(self, handle: int | None) -> bool:
+        """Whether the kernel still has that watch: it goes away with its folder."""
+        return handle in self._callbacks
+
+    def remove(self, handle: int | None, path: Path) -> None:
+        """Watches no longer."""
+        names = self._callbacks.get(handle) if handle is not None else None
+        if handle is None or names is None:
+            return
+        names.pop(os.fsencode(path.name), None)
+        if not names:
+            del self._callbacks[handle]
+            inotify_c.inotify_rm_watch(self._fd, inotify_c.WatchDescriptor(handle))
+
+    def close(self) -> None:
+        """Lets the instance go."""
+        if self._fd >= 0:
+            self._ready.stop()
+            self._ready.close()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        # Many writes make many events; each callback runs once for all of them.
+        woken: dict[int, Callback] = {}
+        position = 0
+        while position + _HEAD.size <= len(data):
+            wd, mask, _, length = _HEAD.unpack_from(data, position)
+            position += _HEAD.size
+            name = data[position : position + length].rstrip(b"\0")
+            position += length
+            if mask & In.IN_Q_OVERFLOW:
+                woken.update((id(c), c) for each in self._callbacks.values() for c in each.values())
+            elif mask & In.IN_IGNORED:
+                self._callbacks.pop(wd, None)
+            elif callback := self._callbacks.get(wd, {}).get(name):
+                woken[id(callback)] = callback
+        for callback in woken.values():
+            callback()
