@@ -1,0 +1,44 @@
+"""What is not documented does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.events import KINDS
+from orchestrator.store.events import OWN_KINDS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OWN_KINDS])
+def test_each_kind_of_event_is_documented(kind: str) -> None:
+    """docs/events.md has a row for it, with what the code says of it."""
+    says = {**KINDS, **OWN_KINDS}[kind]
+    assert f"| `{kind}` | {says} |" in (ROOT / "docs/events.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("unit", sorted(p.name for p in (ROOT / "units").iterdir()))
+def test_each_unit_is_documented(unit: str) -> None:
+    """docs/units.md names it, and the unit leads there."""
+    named = unit.replace("@.", "@N.")
+    assert f"`{named}`" in (ROOT / "docs/units.md").read_text(encoding="utf-8")
+    assert "docs/units.md" in (ROOT / "units" / unit).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+    ],
+)
+def test_no_link_leads_nowhere(page: str) -> None:
+    """Every relative link of a page is a file."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert ((ROOT / page).parent / target).exists(), target

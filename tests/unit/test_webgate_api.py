@@ -1,0 +1,250 @@
+"""Routes: what they answer, and how they fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from decimal import Decimal
+
+import pytest
+
+from orchestrator.store import events, messages, tickets
+from tests.unit.gateway import Gateway
+from tests.unit.postgres import Cluster
+from webgate import pages
+
+HOSTILE_IDS = [
+    *("0", "-1", "+1", "01", "1e9", "1000000000", "1" * 31, "1.0", "%20"),
+    *("%D9%A3", "..%2f..%2f", ";rm", "12%0a", "1%00"),
+]
+
+
+@pytest.mark.parametrize("given", HOSTILE_IDS)
+def test_only_a_ticket_number_is_one(shared_gateway: Gateway, given: str) -> None:
+    """400 or 404 before a file or the database is touched."""
+    for path in (f"/ticket/{given}", f"/api/ticket/{given}", f"/api/ticket/{given}/stream"):
+        answer = shared_gateway.get(path)
+        assert answer.status in {400, 404}
+        assert answer.json()["problem"] in {"invalid-input", "not-found"}
+    assert shared_gateway.post(f"/api/ticket/{given}/input", {"text": "x"}).status in {400, 404}
+    folder = shared_gateway.state / "tickets"
+    assert not folder.exists() or all(p.name.isdigit() for p in folder.iterdir())
+
+
+@pytest.mark.parametrize("rest", ["", "/messages", "/events", "/stream"])
+def test_a_ticket_that_is_not_there(shared_gateway: Gateway, rest: str) -> None:
+    """404 with the problem's code, a sentence, and what to do."""
+    answer = shared_gateway.get(f"/api/ticket/999999999{rest}")
+    assert answer.status == 404
+    assert answer.json()["problem"] == "not-found"
+    assert answer.json()["message"]
+    assert answer.json()["hint"]
+
+
+def test_tickets_are_listed(fresh_gateway: Gateway) -> None:
+    """Open ones by number; closed ones when asked for."""
+    first = tickets.create(fresh_gateway.database, title="first")
+    second = tickets.create(fresh_gateway.database, title="second")
+    tickets.update(fresh_gateway.database, second.id, status="closed", cost_usd=Decimal("1.5"))
+    found = fresh_gateway.get("/api/tickets").json()["tickets"]
+    assert [t["title"] for t in found] == ["first"]
+    found = fresh_gateway.get("/api/tickets?closed=1").json()["tickets"]
+    assert [(t["title"], t["cost_usd"]) for t in found] == [("first", 0.0), ("second", 1.5)]
+    one = fresh_gateway.get(f"/api/ticket/{first.id}").json()
+    assert (one["status"], one["turn_state"], one["created_at"][-6:]) == ("open", "gone", "+00:00")
+
+
+def test_a_message_is_a_row_before_it_is_acknowledged(shared_gateway: Gateway) -> None:
+    """202 with its number; exactly the text that was sent."""
+    ticket = tickets.create(shared_gateway.database, title="listens")
+    text = "; -R\n\tEnter \u202e😀 <b>"
+    answer = shared_gateway.post(f"/api/ticket/{ticket.id}/input", {"text": text})
+    assert answer.status == 202
+    row = messages.get(shared_gateway.database, answer.json()["message"])
+    assert row is not None
+    assert (row.body, row.author, row.outcome) == (text, "web", answer.json()["outcome"])
+    shown = shared_gateway.get(f"/api/ticket/{ticket.id}/messages").json()["messages"]
+    assert [(m["text"], m["outcome"]) for m in shown] == [(text, "queued")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b'"text"', b'{"text": 1}', b'{"text": null}', b'{"text": ""}', b'{"text": " \\n"}',
+        b'{"text": "a\\u0000b"}', b'{"text": "\\ud800"}', b'{"text": "x", "keys": "y"}', b"{}", b"\xff",
+        b"[" * 60_000, b'{"text": ' + b"1" * 5000 + b"}",
+    ],
+)  # fmt: skip
+def test_a_message_that_cannot_be_used(shared_gateway: Gateway, body: bytes) -> None:
+    """400 with a sentence, and no row."""
+    ticket = tickets.create(shared_gateway.database, title="hears nothing")
+    answer = shared_gateway.post(f"/api/ticket/{ticket.id}/input", body)
+    assert answer.status == 400
+    assert answer.json()["problem"] == "invalid-input"
+    assert messages.of_ticket(shared_gateway.database, ticket.id) == []
+    assert "Traceback" not in shared_gateway.said()
+
+
+def test_a_closed_ticket_takes_no_message(shared_gateway: Gateway) -> None:
+    """409, and what to do."""
+    ticket = tickets.create(shared_gateway.database, title="done")
+    tickets.update(shared_gateway.database, ticket.id, status="closed")
+    answer = shared_gateway.post(f"/api/ticket/{ticket.id}/input", {"text": "hello?"})
+    assert (answer.status, answer.json()["problem"]) == (409, "conflict")
+
+
+def test_events_are_shown(shared_gateway: Gateway) -> None:
+    """Oldest first, with their data."""
+    ticket = tickets.create(shared_gateway.database, title="eventful")
+    events.record(shared_gateway.database, ticket.id, "started", pid=1)
+    events.record(shared_gateway.database, ticket.id, "stopped", status=0)
+    found = shared_gateway.get(f"/api/ticket/{ticket.id}/events").json()["events"]
+    assert [(e["kind"], e["data"]) for e in found] == [
+        ("started", {"pid": 1}),
+        ("stopped", {"status": 0}),
+    ]
+
+
+def test_unknown_paths_and_methods(shared_gateway: Gateway) -> None:
+    """The same JSON as every other problem."""
+    assert shared_gateway.get("/nothing").json()["problem"] == "not-found"
+    answer = shared_gateway.post("/api/stream", {})
+    assert (answer.status, answer.json()["problem"]) == (405, "method-not-allowed")
+
+
+def test_a_page_for_what_is_not_there(shared_gateway: Gateway) -> None:
+    """A person gets a page, with the sentence in it."""
+    answer = shared_gateway.get("/ticket/999999999", {"Accept": "text/html"})
+    assert answer.status == 404
+    assert b"There is no ticket 999999999." in answer.body
+
+
+def test_an_empty_board_says_what_to_do(fresh_gateway: Gateway) -> None:
+    """The first thing a new operator sees is the next command."""
+    assert b"ticketctl new" in fresh_gateway.get("/").body
+
+
+def test_pages_escape_everything(shared_gateway: Gateway) -> None:
+    """A title and a message are text, whatever they look like."""
+    ticket = tickets.create(shared_gateway.database, title="<script>x</script>\"'")
+    messages.enqueue(shared_gateway.database, ticket.id, "<img src=x onerror=y>")
+    for path in ("/", f"/ticket/{ticket.id}"):
+        page = shared_gateway.get(path).body
+        assert b"<script>x" not in page
+        assert b"<img" not in page
+        assert b"&lt;script&gt;x" in page
+        assert b"style=" not in page
+
+
+def test_static_files_may_be_cached_and_nothing_else_is_one(shared_gateway: Gateway) -> None:
+    """By their version for ever; a name is looked up, never made into a path."""
+    base = f"/static/{pages.static_version()}"
+    answer = shared_gateway.get(f"{base}/ticket.js")
+    assert (answer.status, answer.headers["content-type"]) == (
+        200,
+        "text/javascript; charset=utf-8",
+    )
+    assert "immutable" in answer.headers["cache-control"]
+    for path in (
+        f"{base}/../app.py",
+        f"{base}/..%2fapp.py",
+        f"{base}//etc/passwd",
+        "/static/other/ticket.js",
+    ):
+        assert shared_gateway.get(path).status == 404
+
+
+def test_health(shared_gateway: Gateway) -> None:
+    """Alive without a login, ready with one."""
+    assert shared_gateway.ask("GET", "/healthz").body == b"ok\n"
+    assert shared_gateway.get("/readyz").status == 200
+
+
+def test_it_serves_many_requests_on_one_connection_and_heads(shared_gateway: Gateway) -> None:
+    """Keep-alive, and HEAD without a body."""
+    said = f"GET /healthz HTTP/1.1\r\nHost: {shared_gateway.host}\r\n\r\n".encode()
+    last = said.replace(b"GET", b"HEAD").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answer = shared_gateway.raw(said + said + last)
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+    assert answer.count(b"ok\n") == 2
+
+
+def test_it_ends_when_asked(fresh_gateway: Gateway) -> None:
+    """SIGTERM: exit 0, soon, with streams open; the next process takes over the socket."""
+    ticket = tickets.create(fresh_gateway.database, title="x")
+    with fresh_gateway.stream(ticket.id) as viewer:
+        viewer.next("state")
+        assert fresh_gateway.stop(signal.SIGTERM) == 0
+        assert fresh_gateway.said() == ""
+        assert "pane" not in [e.kind for e in viewer]
+    fresh_gateway.start()
+    assert fresh_gateway.get("/api/tickets").status == 200
+
+
+@pytest.fixture
+def outage(cluster: Cluster) -> Cluster:
+    """The server, for a test that takes it away and gives it back."""
+    return cluster
+
+
+def test_without_a_database_it_says_so_and_panes_go_on(
+    fresh_gateway: Gateway, outage: Cluster
+) -> None:
+    """503 with Retry-After; an open stream still gets its bytes, and the news once it is back."""
+    ticket = tickets.create(fresh_gateway.database, title="before")
+    with fresh_gateway.stream(ticket.id, timeout_s=30) as viewer:
+        viewer.next("state")
+        outage.stop()
+        try:
+            answer = fresh_gateway.get("/api/tickets")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+            assert answer.json()["problem"] == "unavailable"
+            page = fresh_gateway.get("/", {"Accept": "text/html"})
+            assert (page.status, b"PostgreSQL" in page.body) == (503, True)
+            assert fresh_gateway.ask("GET", "/healthz").status == 200
+            bearer: dict[str, str | None] = {"Authorization": f"Bearer {fresh_gateway.token}"}
+            assert fresh_gateway.ask("GET", "/readyz", bearer).status == 503
+            fresh_gateway.pane_log(ticket.id).write_bytes(b"meanwhile")
+            assert viewer.next("pane").data == b"meanwhile"
+        finally:
+            outage.start()
+        tickets.update(fresh_gateway.database, ticket.id, title="after")
+        while viewer.next("state").json()["title"] != "after":
+            pass
+    assert fresh_gateway.get("/api/tickets").status == 200
+    assert "Traceback" not in fresh_gateway.said()
+
+
+def test_a_frozen_database_holds_nobody_up(fresh_gateway: Gateway, outage: Cluster) -> None:
+    """A server that accepts and says nothing is as good as away, within seconds; bytes go on."""
+    ticket = tickets.create(fresh_gateway.database, title="x")
+    with fresh_gateway.stream(ticket.id, timeout_s=30) as viewer:
+        viewer.next("state")
+        outage.freeze()
+        try:
+            assert fresh_gateway.get("/api/tickets").status == 503
+            fresh_gateway.pane_log(ticket.id).write_bytes(b"meanwhile")
+            assert viewer.next("pane").data == b"meanwhile"
+        finally:
+            outage.thaw()
+    assert fresh_gateway.get("/api/tickets").status == 200
+
+
+def test_a_configuration_that_cannot_be_used(fresh_gateway: Gateway) -> None:
+    """EX_CONFIG and one line, so that systemd does not try again."""
+    fresh_gateway.stop()
+    environ = {**os.environ, "MC_GATEWAY_LISTEN": "0.0.0.0:3001", "HOME": str(fresh_gateway.folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "webgate.main"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "loopback" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    fresh_gateway.start()
