@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEPT_LAYERS = 2  #: of one kind (`installed-trixie-…`), those besides the newest are removed
+KEPT_LAYERS = 6  #: of one kind (`installed-trixie-…`), those besides the newest are removed
 
 
 def cache_dir() -> Path:
