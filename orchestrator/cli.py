@@ -304,7 +304,7 @@ def open_(number: int | None) -> None:
     if number is not None:
         tickets.get(database, number)
     then = f"&next=/ticket/{number}" if number else ""
-    click.echo(f"http://{config.gateway.listen}/login?code={logins.create_link(database)}{then}")
+    click.echo(f"{config.gateway_url}/login?code={logins.create_link(database)}{then}")
 
 
 @main.command()

@@ -27,6 +27,12 @@ _ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@-]+", re.ASCII)
 _TEMPLATE = re.compile(r"([^{}\0\n]|\{id\})+")
 _BRANCH = re.compile(r"[A-Za-z0-9]+([._/-][A-Za-z0-9]+)*", re.ASCII)
+_ORIGIN = re.compile(r"https://[a-z0-9]+([.-][a-z0-9]+)*(:[1-9][0-9]{0,4})?", re.ASCII)
+_LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
+_NUMERIC = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
+_URL = re.compile(r"https?://[!-.0-~]+(/[!-~]+)*/?", re.ASCII)
+_TOKEN = re.compile(r"[!-~]*", re.ASCII)
+MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes
 _SOCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -84,7 +90,11 @@ class TicketPaths:
 class Gateway:
     """`[gateway]`: where the browser finds us."""
 
-    listen: str = "127.0.0.1:3001"  #: address:port; other than loopback is refused
+    #: address:port on loopback, or the absolute path of a Unix socket; any other address is refused
+    #: unless `origin` says who ends TLS in front of it
+    listen: str = "127.0.0.1:3001"
+    #: what browsers see through a proxy, "https://mc.example.org"; empty: the address itself
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +171,18 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """`[notify]`: who is told that a ticket waits for a person."""
+
+    command: tuple[
+        str, ...
+    ] = ()  #: run without a shell; the ticket comes as variables and on stdin
+    ntfy_url: str = ""  #: of a topic, "https://ntfy.sh/my-topic"; gets a POST
+    ntfy_token: str = ""  #: for a topic that wants one
+    after_s: int = 5  #: a wait that is shorter is nobody's business
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an entry point needs to know; made by `load()`."""
 
@@ -173,6 +195,7 @@ class Config:
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     claude: Claude = field(default_factory=Claude)
     dispatch: Dispatch = field(default_factory=Dispatch)
+    notify: Notify = field(default_factory=Notify)
     config_dir: Path = Path()
     state_dir: Path = Path()
     data_dir: Path = Path()
@@ -207,9 +230,17 @@ class Config:
         return self.database.url or f"host={self.runtime_dir}/postgres dbname=mission_control"
 
     @property
-    def listen_address(self) -> tuple[str, int]:
-        """Host and port of the gateway; checked at load."""
+    def listen_address(self) -> tuple[str, int] | Path:
+        """Host and port of the gateway, or its Unix socket; checked at load."""
         return _address(self.gateway.listen)
+
+    @property
+    def gateway_url(self) -> str:
+        """Where a browser finds the gateway: no slash at the end."""
+        if self.gateway.origin:
+            return self.gateway.origin
+        by_socket = isinstance(self.listen_address, Path)  # then through ssh -L, at the usual port
+        return f"http://{Gateway().listen if by_socket else self.gateway.listen}"
 
 
 def session_name(ticket: int) -> str:
@@ -272,6 +303,7 @@ _TABLES: dict[str, type] = {
     "heartbeat": Heartbeat,
     "claude": Claude,
     "dispatch": Dispatch,
+    "notify": Notify,
 }
 
 
@@ -319,20 +351,61 @@ def _refuse_unknown(path: Path, what: str, given: set[str], known: set[str]) -> 
         raise ConfigError(f"{path}: {name!r} is no {what}.", hint=meant)
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str) -> tuple[str, int] | Path:
+    if text.startswith("/"):
+        if not _PLAIN_PATH.fullmatch(text) or len(text) > MAX_SOCKET_PATH:
+            raise ConfigError(
+                f"gateway.listen: {text!r} is no path for a socket.",
+                hint=f"At most {MAX_SOCKET_PATH} letters, digits and /._+@-",
+            )
+        return Path(text)
     host, _, port = text.rpartition(":")
-    if host not in {"127.0.0.1", "[::1]", "localhost"}:
-        raise ConfigError(
-            f"gateway.listen: {text!r} is not on loopback.",
-            hint="Write 127.0.0.1:PORT; from elsewhere use ssh -L 3001:127.0.0.1:3001.",
-        )
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ConfigError(f"gateway.listen: {text!r} has no port.", hint="Write 127.0.0.1:3001.")
+    if host not in _LOOPBACK and not _NUMERIC.fullmatch(host):
+        raise ConfigError(
+            f"gateway.listen: {text!r} is not on loopback, nor an address.",
+            hint="Write 127.0.0.1:3001.",
+        )
     return host.strip("[]"), int(port)
 
 
+def _check_gateway(gateway: Gateway) -> None:
+    address = _address(gateway.listen)
+    if gateway.origin and not _ORIGIN.fullmatch(gateway.origin):
+        raise ConfigError(
+            f"gateway.origin: {gateway.origin!r} is not where a proxy serves HTTPS.",
+            hint="Write https://mc.example.org, in lower case, without a path.",
+        )
+    if isinstance(address, tuple) and not is_loopback(address[0]) and not gateway.origin:
+        raise ConfigError(
+            f"gateway.listen: {gateway.listen!r} is not on loopback.",
+            hint="Write 127.0.0.1:PORT and use ssh -L 3001:127.0.0.1:3001 from elsewhere, or say in"
+            " gateway.origin where a proxy of yours serves it over TLS.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody outside the machine reaches that address."""
+    return host in {"127.0.0.1", "::1", "localhost"}
+
+
+def _check_notify(notify: Notify) -> None:
+    if notify.ntfy_url and not _URL.fullmatch(notify.ntfy_url):
+        raise ConfigError(
+            "notify.ntfy_url is no address of a topic.", hint="Write https://ntfy.sh/my-topic."
+        )
+    if not _TOKEN.fullmatch(notify.ntfy_token):
+        raise ConfigError("notify.ntfy_token holds something that is in no token.")
+    if notify.command and not notify.command[0]:
+        raise ConfigError("notify.command names no program.", hint='Write ["/path/to/program"].')
+    if not 0 <= notify.after_s <= 86_400:
+        raise ConfigError("notify.after_s is out of range.", hint="Seconds, up to a day.")
+
+
 def _check(config: Config) -> None:
-    _address(config.gateway.listen)
+    _check_gateway(config.gateway)
+    _check_notify(config.notify)
     if not _SOCKET_NAME.fullmatch(config.tmux.socket):
         raise ConfigError(
             f"tmux.socket: {config.tmux.socket!r} is no socket name.",

@@ -22,6 +22,7 @@ from orchestrator.config import Config
 from orchestrator.delivery import Delivery, Outcome
 from orchestrator.drivers import NotTaken, message_key
 from orchestrator.errors import Conflict, TicketError, Unavailable
+from orchestrator.notify import Notifier
 from orchestrator.store import messages, tickets
 from orchestrator.store.db import Database, Listener
 from orchestrator.store.messages import Message
@@ -148,11 +149,13 @@ def main() -> None:
 def run(config: Config, database: Database) -> None:
     """Dispatches until the process is told to leave."""
     dispatcher = Dispatcher(config, database)
+    notifier = Notifier(config, database)
     listener: Listener | None = None
     while True:
         try:
             if listener is None:
                 listener = _alone(dispatcher, database)
+                notifier.start()
                 systemd.notify("READY=1", "STATUS=sending what is queued")
             waiting = dispatcher.round()
             systemd.notify("WATCHDOG=1")

@@ -141,16 +141,25 @@ def _postgres(config: Config) -> Check:
     return Check("postgres", "ok", f"{rows[0]['server_version']}, {where}")
 
 
+def connect_to_gateway(config: Config) -> socket.socket:
+    """A connection to where the gateway listens, on this machine."""
+    address = config.listen_address
+    if isinstance(address, tuple):
+        return socket.create_connection(address, timeout=COMMAND_TIMEOUT_S)
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(COMMAND_TIMEOUT_S)
+    peer.connect(str(address))
+    return peer
+
+
 def _gateway(config: Config) -> Check:
-    host, port = config.listen_address
     try:
-        with socket.create_connection((host, port), timeout=COMMAND_TIMEOUT_S):
-            pass
+        connect_to_gateway(config).close()
     except OSError as error:
         return Check(
             "gateway",
             "bad",
-            f"{host}:{port}: {error.strerror}",
+            f"{config.gateway.listen}: {error.strerror}",
             "systemctl --user status mc-webgate.socket",
         )
     with UserManager() as manager:
@@ -158,10 +167,10 @@ def _gateway(config: Config) -> Check:
             return Check(
                 "gateway",
                 "bad",
-                f"something else listens on {host}:{port}",
+                f"something else listens on {config.gateway.listen}",
                 "Set [gateway] listen in config.toml",
             )
-    return Check("gateway", "ok", f"http://{host}:{port}")
+    return Check("gateway", "ok", f"{config.gateway_url} on {config.gateway.listen}")
 
 
 def _claude(config: Config) -> Check:

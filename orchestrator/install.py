@@ -14,8 +14,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -74,8 +72,11 @@ def unit_files(config: Config) -> list[Path]:
 def drop_ins(config: Config) -> dict[Path, str | None]:
     """What the configuration changes in units: file to content; None: it must not be there."""
     listen = socket = None
-    if config.gateway != configuration.Gateway():
+    if config.gateway.listen != configuration.Gateway().listen:
         listen = f"[Socket]\nListenStream=\nListenStream={config.gateway.listen}\n"
+        if isinstance(config.listen_address, Path):
+            # The token guards it too; this keeps other users from even asking.
+            listen += "SocketMode=0600\nDirectoryMode=0700\nNoDelay=no\n"
     if config.tmux.socket != configuration.Tmux().socket:
         socket = f"[Service]\nEnvironment=MC_TMUX_SOCKET={config.tmux.socket}\n"
     folder = unit_folder(config)
@@ -120,7 +121,7 @@ def install(*, listen: str | None = None, dry_run: bool = False) -> None:
     click.echo(
         f"\nOpen in a browser, within {logins.INSTALL_LINK_S // 60} minutes (later: ticketctl open):"
     )
-    click.echo(f"  http://{config.gateway.listen}/login?code={link}")
+    click.echo(f"  {config.gateway_url}/login?code={link}")
 
 
 def _settings(report: Report, listen: str | None) -> Config:
@@ -301,17 +302,20 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
 
 
 def _gateway(config: Config) -> None:
-    url = f"http://{config.gateway.listen}/healthz"
     deadline = time.monotonic() + GATEWAY_TIMEOUT_S
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=GATEWAY_TIMEOUT_S) as answer:
-                answer.read()
-                return
-        except (urllib.error.URLError, OSError) as error:
+            with doctor.connect_to_gateway(config) as peer:
+                peer.settimeout(GATEWAY_TIMEOUT_S)
+                host = config.gateway_url.partition("//")[2]
+                peer.sendall(f"GET /healthz HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+                if b" 200 " in peer.recv(64):
+                    return
+                raise ConnectionError("it answers something else")
+        except OSError as error:
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"The gateway does not answer at {url}: {error}.",
+                    f"The gateway does not answer at {config.gateway.listen}: {error}.",
                     hint="journalctl --user -u mc-webgate.service -n 20",
                 ) from None
             time.sleep(0.2)  # it is being restarted; its socket is there already

@@ -179,7 +179,8 @@ class Acting:
         if secret := environ["webgate.session"]:
             logins.end_session(self._database, secret)
             environ["webgate.forget"](secret)
-        bottle.response.add_header("Set-Cookie", auth.ended_cookie())
+        ended = auth.session_cookie("", secure=environ["webgate.secure"], lasts_s=0)
+        bottle.response.add_header("Set-Cookie", ended)
         return {"logged_out": True}
 
     def _act(self, verb: units.Verb, ticket: str) -> dict[str, Any]:

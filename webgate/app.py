@@ -28,15 +28,13 @@ __all__ = ["TAKEOVER", "build", "routes_of"]
 #: Columns of the board, in order: name and the heading above.
 COLUMNS = (("waiting", "Waits for you"), ("in_progress", "In progress"), ("open", "Open"))
 CLOSED = ("closed", "Closed")
-#: Turn states in which only a person can go on; the board has them first.
-WAITING = frozenset({"waiting_permission", "waiting_answer", "api_error"})
 MESSAGES_SHOWN = 20
 
 
 def column_of(ticket: Ticket) -> str:
     """Where a ticket stands on the board."""
     if ticket.status == "needs_input" or (
-        ticket.status == "in_progress" and ticket.turn_state in WAITING
+        ticket.status == "in_progress" and ticket.turn_state in tickets.WAITING
     ):
         return "waiting"
     return ticket.status
@@ -78,7 +76,8 @@ class Pages:
         ):  # HEAD, of a link preview, uses nothing up
             return _html(pages.render("login.html", title="Log in", problem=None, status=200))
         secret = auth.redeem(self._shared.database, self._shared.login_limit, code)
-        bottle.response.add_header("Set-Cookie", auth.session_cookie(secret))
+        cookie = auth.session_cookie(secret, secure=bottle.request.environ["webgate.secure"])
+        bottle.response.add_header("Set-Cookie", cookie)
         then = auth.page_after_login(bottle.request.query.get("next", ""))
         fetched_from = bottle.request.environ.get("HTTP_SEC_FETCH_SITE", "none")
         if fetched_from in {"none", "same-origin"}:

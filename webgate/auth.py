@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ StartResponse = Callable[..., Any]
 #: The whole of what answers without a login: exact paths. The login page needs style and icon.
 PUBLIC = frozenset({"/healthz", "/login", "/login.css", "/favicon.ico"})
 COOKIE = "mc_session"
+SECURE_COOKIE = f"__Host-{COOKIE}"  # where browsers come over TLS
 FAILURES = ((2, 60.0), (12, 3600.0))  # failed logins, and in how many seconds
 READING = frozenset({"GET", "HEAD"})
 TOKEN_BYTES = 32
@@ -138,7 +139,7 @@ class Gate:
 
     Args:
         application: what answers once a request is let through.
-        hosts: the exact Host headers it is known by.
+        origins: the exact Host headers it is known by, each with the origin of its pages.
         token_path: the file with the token of programs.
     """
 
@@ -147,11 +148,11 @@ class Gate:
         application: Callable[[Environ, StartResponse], Iterable[bytes]],
         *,
         database: Database,
-        hosts: Iterable[str],
+        origins: Mapping[str, str],
         token_path: Path,
     ) -> None:
         self._application = application
-        self._hosts = frozenset(hosts)
+        self._origins = dict(origins)
         self._token_path = token_path
         self._sessions = Sessions(database)
 
@@ -178,9 +179,11 @@ class Gate:
     def check(self, environ: Environ) -> None:
         """Lets a request through, or raises what it is refused with.
 
-        Leaves `webgate.csrf` in the environment of somebody with a session ("" for programs).
+        Leaves `webgate.csrf` in the environment of somebody with a session ("" for programs), and in
+        `webgate.secure` whether browsers come over TLS.
         """
-        self._check_host(environ)
+        origin = self._origin(environ)
+        environ["webgate.secure"] = origin.startswith("https:")
         self._check_fetch_site(environ)
         environ["webgate.csrf"] = environ["webgate.session"] = ""
         environ["webgate.forget"] = self._sessions.forget
@@ -191,14 +194,17 @@ class Gate:
         if not program:
             self._find_session(environ)
         if method not in READING:
-            self._check_change(environ, program=program)
+            self._check_change(environ, origin, program=program)
 
-    def _check_host(self, environ: Environ) -> None:
-        if environ.get("HTTP_HOST", "") not in self._hosts:
+    def _origin(self, environ: Environ) -> str:
+        """What a page of ours says it comes from, being asked for by this Host."""
+        origin = self._origins.get(environ.get("HTTP_HOST", ""))
+        if origin is None:
             raise Refused(
                 "The gateway is not known by that name.",
-                hint=f"Known: {', '.join(sorted(self._hosts))}. Forward the same port with ssh -L.",
+                hint=f"Known: {', '.join(sorted(self._origins))}. Forward the same port with ssh -L.",
             )
+        return origin
 
     def _check_fetch_site(self, environ: Environ) -> None:
         if environ.get("HTTP_SEC_FETCH_SITE", "none") in {"none", "same-origin"}:
@@ -233,15 +239,16 @@ class Gate:
             cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
         except CookieError:
             cookies = SimpleCookie()
-        secret = cookies[COOKIE].value if COOKIE in cookies else ""
+        name = SECURE_COOKIE if environ["webgate.secure"] else COOKIE
+        secret = cookies[name].value if name in cookies else ""
         environ["webgate.csrf"] = self._sessions.csrf_of(secret)
         environ["webgate.session"] = secret
 
-    def _check_change(self, environ: Environ, *, program: bool) -> None:
+    def _check_change(self, environ: Environ, own: str, *, program: bool) -> None:
         origin = environ.get("HTTP_ORIGIN")
         if origin is None and not program:
             raise Refused("A change needs an Origin header.")
-        if origin is not None and origin != f"http://{environ['HTTP_HOST']}":
+        if origin is not None and origin != own:
             raise Refused("A change may only come from the gateway's own pages.")
         if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused("A change is sent as JSON.", hint="Content-Type: application/json")
@@ -262,15 +269,10 @@ def page_after_login(asked: str) -> str:
     return asked if _TICKET_PAGE.fullmatch(asked) else "/"
 
 
-def session_cookie(secret: str, *, secure: bool = False) -> str:
-    """The Set-Cookie header of a new session."""
-    flags = "HttpOnly; SameSite=Strict" + ("; Secure" if secure else "")
-    return f"{COOKIE}={secret}; Path=/; Max-Age={logins.SESSION_S}; {flags}"
-
-
-def ended_cookie() -> str:
-    """The Set-Cookie header of a logout."""
-    return f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
+def session_cookie(secret: str, *, secure: bool, lasts_s: int = logins.SESSION_S) -> str:
+    """The Set-Cookie header of a session that `lasts_s` from now; `secure`: it goes over TLS alone."""
+    name, more = (SECURE_COOKIE, "; Secure") if secure else (COOKIE, "")
+    return f"{name}={secret}; Path=/; Max-Age={lasts_s}; HttpOnly; SameSite=Strict{more}"
 
 
 def redeem(database: Database, limit: LoginLimit, code: str) -> str:

@@ -12,6 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -21,7 +22,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from orchestrator import config
-from orchestrator.errors import TicketError
+from orchestrator.errors import ConfigError, TicketError
 from orchestrator.store.db import Database
 from orchestrator.store.green import install_wait_callback
 from orchestrator.tmux_control import Control
@@ -32,6 +33,7 @@ from webgate.changes import Changes, Reader
 from webgate.control import Controls
 from webgate.stream import MAX_STREAMS, Streams
 
+USUAL_PORT = 3001
 LISTEN_FD = 3  # sd_listen_fds(3)
 BACKLOG = 512
 MAX_CONNECTIONS = MAX_STREAMS + 200  # past it the backlog waits
@@ -121,26 +123,60 @@ def notify(*lines: str) -> None:
 
 
 def listening_socket(settings: config.Config) -> Any:
-    """The socket systemd hands us, else one of our own at the configured address."""
+    """The socket systemd hands us, else one of our own at the configured address.
+
+    Raises:
+        ConfigError: systemd's is one that others reach, and nobody said that it is guarded.
+    """
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
         listener = socket.socket(fileno=LISTEN_FD)
-        listener.setblocking(False)
         os.set_inheritable(LISTEN_FD, False)
-        return listener
-    host, port = settings.listen_address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(BACKLOG)
+        _refuse_open(listener, settings)
+    else:
+        listener = _own_socket(settings.listen_address)
     listener.setblocking(False)
     return listener
 
 
-def known_hosts(listener: Any) -> set[str]:
-    """The Host headers of a gateway on loopback."""
-    port = listener.getsockname()[1]
-    return {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+def _own_socket(address: tuple[str, int] | Path) -> Any:
+    if isinstance(address, tuple):
+        listener = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    else:
+        address.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        address.unlink(missing_ok=True)  # what one that was killed left
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(address))
+        address.chmod(0o600)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _refuse_open(listener: Any, settings: config.Config) -> None:
+    if listener.family == socket.AF_UNIX or settings.gateway.origin:
+        return
+    host = listener.getsockname()[0]
+    if not config.is_loopback(host):
+        raise ConfigError(
+            f"mc-webgate.socket listens on {host}, which others reach without TLS.",
+            hint="Mend ListenStream=, or say in gateway.origin where your proxy serves it over TLS.",
+        )
+
+
+def known_origins(listener: Any, origin: str) -> dict[str, str]:
+    """The Host headers the gateway answers to, each with the origin of its pages.
+
+    `origin` is what a proxy serves it as, or empty. Through ssh -L, a Unix socket is at the usual port.
+    """
+    by_path = listener.family == socket.AF_UNIX
+    port = USUAL_PORT if by_path else listener.getsockname()[1]
+    hosts = [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+    hosts += ["localhost"] if by_path else []  # curl --unix-socket
+    known = {host: f"http://{host}" for host in hosts}
+    if origin:
+        known[origin.removeprefix("https://")] = origin
+    return known
 
 
 def serve() -> None:
@@ -161,7 +197,7 @@ def serve() -> None:
     gate = auth.Gate(
         build(Shared(settings, database, streams, tmux, controls, reader)),
         database=database,
-        hosts=known_hosts(listener),
+        origins=known_origins(listener, settings.gateway.origin),
         token_path=settings.token_path,
     )
     server = WSGIServer(
@@ -171,7 +207,7 @@ def serve() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopping.set)
     server.start()
-    notify("READY=1", f"STATUS=Listening on port {listener.getsockname()[1]}")
+    notify("READY=1", f"STATUS=Listening, {settings.gateway_url}")
     stopping.wait()
     notify("STOPPING=1")
     changes.close()

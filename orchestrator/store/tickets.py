@@ -13,6 +13,8 @@ from typing import Any
 from orchestrator.errors import InvalidInput, NoSuchTicket
 from orchestrator.store.db import Database, Row
 
+#: turn states in which only a person can go on
+WAITING = frozenset({"waiting_permission", "waiting_answer", "api_error"})
 MAX_TITLE_CHARS = 500
 MAX_PROMPT_BYTES = 100_000  # it travels as one argument, and Linux takes 128 KiB there
 

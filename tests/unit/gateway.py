@@ -81,13 +81,13 @@ class Gateway:
         self.listener.close()
         self.database.close()
 
-    def start(self) -> None:
+    def start(self, timeout_s: float = 20) -> None:
         """Returns when it said READY=1."""
         ready_path = self.folder / "n"
         ready_path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(f"/proc/self/fd/{os.open(self.folder, os.O_PATH)}/n")
-            ready.settimeout(20)
+            ready.settimeout(timeout_s)
             environ = {
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),

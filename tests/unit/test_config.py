@@ -109,8 +109,21 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ('[gateway]\nlisen = "x"\n', "Did you mean listen?"),
         ("[gateway]\nlisten = 3001\n", "is a string"),
         ('[gateway]\nlisten = "0.0.0.0:3001"\n', "not on loopback"),
-        ('[gateway]\nlisten = "127.0.0.1"\n', "loopback"),
+        ('[gateway]\nlisten = "127.0.0.1"\n', "no port"),
         ('[gateway]\nlisten = "127.0.0.1:0"\n', "no port"),
+        ('[gateway]\nlisten = "box:3001"\n', "not on loopback"),
+        ('[gateway]\nlisten = "[::]:3001"\n', "not on loopback"),
+        ('[gateway]\nlisten = "0.0.0.0:3001"\norigin = "http://box"\n', "proxy serves HTTPS"),
+        ('[gateway]\norigin = "https://box/path"\n', "proxy serves HTTPS"),
+        ('[gateway]\nlisten = "/run/$(id)"\n', "no path for a socket"),
+        (f'[gateway]\nlisten = "/{"x" * 100}"\n', "no path for a socket"),
+        ('[notify]\nntfy_url = "file:///etc/passwd"\n', "no address of a topic"),
+        ('[notify]\nntfy_url = "https://"\n', "no address of a topic"),
+        ('[notify]\nntfy_url = "https://a/b c"\n', "no address of a topic"),
+        ('[notify]\nntfy_token = "a\\nb"\n', "in no token"),
+        ('[notify]\ncommand = ["", "x"]\n', "names no program"),
+        ('[notify]\ncommand = "notify-send x"\n', "a list of strings"),
+        ("[notify]\nafter_s = -1\n", "out of range"),
         ('[tmux]\nsocket = "a b"\n', "no socket name"),
         ('[tmux]\ncolumns = "80"\n', "a whole number"),
         ("[tmux]\ncolumns = true\n", "a whole number"),
@@ -124,6 +137,27 @@ def test_a_mistake_is_said_with_its_place(tmp_path: Path, text: str, said: str) 
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "url"),
+    [
+        ('listen = "[::1]:80"', ("::1", 80), "http://[::1]:80"),
+        ('listen = "localhost:81"', ("localhost", 81), "http://localhost:81"),
+        ('listen = "/run/mc.sock"', Path("/run/mc.sock"), "http://127.0.0.1:3001"),
+        (
+            'listen = "10.0.0.1:80"\norigin = "https://mc.example.org"',
+            ("10.0.0.1", 80),
+            "https://mc.example.org",
+        ),
+    ],
+)
+def test_where_the_gateway_is(
+    tmp_path: Path, text: str, address: tuple[str, int] | Path, url: str
+) -> None:
+    """Loopback, a Unix socket, or behind a proxy that ends TLS; and what a browser is sent to."""
+    config = load(tmp_path, f"[gateway]\n{text}\n")
+    assert (config.listen_address, config.gateway_url) == (address, url)
 
 
 def test_a_home_that_tmux_would_expand_is_refused(tmp_path: Path) -> None:

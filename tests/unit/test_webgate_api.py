@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
 
+import bottle
 import pytest
 
+from orchestrator import config
 from orchestrator.store import events, messages, tickets
-from tests.unit.gateway import Gateway
+from tests.unit.gateway import ROOT, Gateway
 from tests.unit.postgres import Cluster
-from webgate import pages
+from webgate import app, pages
+from webgate.base import Shared
 
 HOSTILE_IDS = [
     *("0", "-1", "+1", "01", "1e9", "1000000000", "1" * 31, "1.0", "%20"),
@@ -136,6 +142,41 @@ def test_pages_escape_everything(shared_gateway: Gateway) -> None:
         assert b"<img" not in page
         assert b"&lt;script&gt;x" in page
         assert b"style=" not in page
+
+
+#: What makes markup or code of text; none of it is needed.
+SINKS = re.compile(
+    r"\.(inner|outer)HTML\s*\+?=[^=]|insertAdjacentHTML|document\.write|\beval\(|new Function"
+    r"|\.srcdoc|setTimeout\(\s*[\"'`]|javascript:"
+)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "webgate/static").glob("*.js")), ids=lambda path: str(path.name)
+)
+def test_page_code_makes_no_markup_of_text(path: Path) -> None:
+    """Text goes in as text: nothing in a page's code parses it."""
+    assert SINKS.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_templates_escape_and_hold_no_code() -> None:
+    """No value is declared safe but our own words; no inline script, style or handler."""
+    for path in sorted((ROOT / "templates").glob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text), path
+        assert not re.search(r"<script(?![^>]* src=)", text), path
+        assert not re.search(r"autoescape|[^'\"] \| *safe", text), path
+
+
+def test_bottle_neither_debugs_nor_signs() -> None:
+    """No tracebacks on pages, no reloader, no pickled cookies."""
+    nothing = cast("Any", None)
+    app.build(Shared(config.Config(), nothing, nothing, nothing, nothing, nothing))
+    assert not bottle.DEBUG
+    for path in (ROOT / "webgate").glob("*.py"):
+        assert not re.search(r"reloader|\.get_cookie\(|\.set_cookie\(|secret=", path.read_text()), (
+            path
+        )
 
 
 def test_static_files_may_be_cached_and_nothing_else_is_one(shared_gateway: Gateway) -> None:

@@ -14,7 +14,7 @@ from orchestrator.store import logins, messages, tickets
 from tests.unit.gateway import Gateway
 from webgate import app, auth
 from webgate.base import Shared
-from webgate.problems import TooMany
+from webgate.problems import LoginNeeded, Refused, TooMany
 
 
 def all_routes() -> list[tuple[str, str]]:
@@ -99,6 +99,21 @@ def test_an_old_login_link_is_refused(fresh_gateway: Gateway) -> None:
     assert fresh_gateway.ask("GET", f"/login?code={code}").status == 403
 
 
+def test_a_login_link_is_good_for_a_minute(fresh_gateway: Gateway) -> None:
+    """As the database has it, which decides; and what is stored opens nothing."""
+    code = logins.create_link(fresh_gateway.database)
+    secret = fresh_gateway.log_in()
+    rows = fresh_gateway.database.query(
+        "SELECT digest, extract(epoch FROM expires_at - now()) AS left_s FROM login_links"
+    )
+    assert [0 < float(row["left_s"]) <= 60 for row in rows] == [True]
+    rows += fresh_gateway.database.query("SELECT digest FROM web_sessions")
+    stored = [bytes(row["digest"]) for row in rows]
+    assert len(stored) == 3
+    assert not {code.encode(), secret.encode(), fresh_gateway.secret.encode()} & set(stored)
+    assert len(code) == len(secret) == 43  # 256 bit
+
+
 def test_a_link_preview_does_not_use_the_code_up(fresh_gateway: Gateway) -> None:
     """HEAD reads; only GET logs in."""
     code = logins.create_link(fresh_gateway.database)
@@ -181,6 +196,35 @@ def test_another_token_does_not(shared_gateway: Gateway, value: str) -> None:
     """A wrong token is refused even beside a good cookie."""
     given = value.format(shared_gateway.token)
     assert shared_gateway.get("/api/tickets", {"Authorization": given}).status == 401
+
+
+def test_secrets_are_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token, and the CSRF token of a session: by hmac.compare_digest, both sides in full."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, known: bytes) -> bool:
+        compared.append((given, known))
+        return False
+
+    monkeypatch.setattr(auth.hmac, "compare_digest", compare)
+    (tmp_path / "token").write_text("right\n")
+    nothing = cast("Any", None)
+    gate = auth.Gate(
+        nothing, database=nothing, origins={"h": "http://h"}, token_path=tmp_path / "token"
+    )
+    with pytest.raises(LoginNeeded):
+        gate._is_program({"HTTP_AUTHORIZATION": "Bearer right"})
+    change = {
+        "HTTP_ORIGIN": "http://h",
+        "CONTENT_TYPE": "application/json",
+        "HTTP_X_CSRF_TOKEN": "given",
+        "webgate.csrf": "known",
+    }
+    with pytest.raises(Refused):
+        gate._check_change(change, "http://h", program=False)
+    assert compared == [(b"right", b"right"), (b"given", b"known")]
 
 
 def test_an_empty_token_file_opens_nothing(fresh_gateway: Gateway) -> None:
