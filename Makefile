@@ -1,6 +1,6 @@
 # Shorthands; everything here is one of the two commands of the README.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit machine claude browser shell clean
+.PHONY: help install demo test lint unit machine claude browser faults soak shell clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,13 @@ test: ## tests/run: every test
 
 lint unit machine claude browser: ## tests/run PART
 	tests/run $@
+
+faults: ## every drill of docs/faults.md, into benchmarks/results/faults.md (root; half an hour)
+	folder=$$(mktemp -d) && MC_FAULTS_DIR=$$folder tests/run unit machine faults claude browser -m fault; \
+	python3 -m tests.faults $$folder
+
+soak: ## ten tickets and random faults for MINUTES=60, a ledger at the end (root)
+	MC_SOAK_MINUTES=$(or $(MINUTES),60) tests/run tests/faults/test_soak.py --reruns 0 -s
 
 shell: ## a shell in a throw-away machine with the product installed (root)
 	python3 -m tests.machine shell --installed

@@ -76,6 +76,11 @@ class TicketPaths:
         return self.folder / "settings.json"
 
     @property
+    def ending_path(self) -> Path:
+        """How the worker ended, where the database was away at that time."""
+        return self.folder / "ending.json"
+
+    @property
     def chat_folder(self) -> Path:
         """Where a ticket without a repository works."""
         return self.folder / "work"
@@ -171,6 +176,13 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconcile:
+    """`[reconcile]`: bringing tickets back."""
+
+    at_once: int = 3  #: starts under way at a time, at boot and after a crash
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
     """`[notify]`: who is told that a ticket waits for a person."""
 
@@ -195,6 +207,7 @@ class Config:
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     claude: Claude = field(default_factory=Claude)
     dispatch: Dispatch = field(default_factory=Dispatch)
+    reconcile: Reconcile = field(default_factory=Reconcile)
     notify: Notify = field(default_factory=Notify)
     config_dir: Path = Path()
     state_dir: Path = Path()
@@ -303,6 +316,7 @@ _TABLES: dict[str, type] = {
     "heartbeat": Heartbeat,
     "claude": Claude,
     "dispatch": Dispatch,
+    "reconcile": Reconcile,
     "notify": Notify,
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 EX_CONFIG = 78  # sysexits.h; ticket@.service does not restart on it
+EX_TEMPFAIL = 75  # the same; what has failed with it is tried again later
 
 
 class TicketError(Exception):
@@ -68,5 +69,5 @@ class Unavailable(TicketError):
     """A part we need (database, tmux, systemd) does not answer right now; try again."""
 
     code = "unavailable"
-    exit_status = 75  # EX_TEMPFAIL
+    exit_status = EX_TEMPFAIL
     http_status = 503

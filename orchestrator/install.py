@@ -289,6 +289,7 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
         "mc-ingest.service",
         "mc-dispatch.service",
         "mc-webgate.socket",
+        "mc-reconcile.timer",
         "mc-heartbeat.timer",
         "mc-logrotate.timer",
     ]

@@ -22,20 +22,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator import config as configuration
-from orchestrator import sidecar, systemd, tmux
+from orchestrator import endings, sidecar, systemd, tmux
 from orchestrator.config import Config, unit_name
 from orchestrator.drivers import Launch, Work, driver_named
 from orchestrator.drivers.environ import NOT_FOR_THE_AGENT, agent_environ
-from orchestrator.errors import (
-    EX_CONFIG,
-    ConfigError,
-    TicketError,
-    Unavailable,
-)
+from orchestrator.endings import Ending
+from orchestrator.errors import EX_CONFIG, ConfigError, TicketError, Unavailable
 from orchestrator.store import events, tickets
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
 from orchestrator.workplace import ensure_workplace, setup_lines
+
+_LEFT = "it left by itself"
 
 
 def main() -> None:
@@ -66,6 +64,7 @@ def start(config: Config, number: int) -> int:
     paths = config.ticket_paths(number)
     for folder in (paths.folder, paths.runtime):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    endings.forget(paths)
     cwd, base_sha = ensure_workplace(
         config, database, ticket, warn=lambda text: _warn(number, text)
     )
@@ -201,7 +200,8 @@ def ended(config: Config, number: int) -> int:
         priority=4 if crashed else 6,
     )
     if not never_ran:
-        _record_end(config, number, reason, crashed=crashed, intended=intended)
+        at_rest = intended or (not crashed and reason == _LEFT)
+        _record_end(config, number, Ending(reason=reason, crashed=crashed, at_rest=at_rest))
     return 1 if crashed else 0
 
 
@@ -225,10 +225,7 @@ def _verdict(pane: tmux.Pane | None, *, asked: bool) -> tuple[bool, str]:
         # A worker without tmux is systemd's own child, and systemd says how it ended.
         status = os.environ.get("EXIT_STATUS", "")
         if how == "exited":
-            return (
-                status != "0",
-                "it left by itself" if status == "0" else f"exited with status {status}",
-            )
+            return status != "0", _LEFT if status == "0" else f"exited with status {status}"
         return True, f"was killed by SIG{status}"
     if pane is None:
         return True, "lost its tmux session"
@@ -238,16 +235,12 @@ def _verdict(pane: tmux.Pane | None, *, asked: bool) -> tuple[bool, str]:
         return True, f"was killed by signal {pane.exit_signal}"
     if pane.exit_status:
         return True, f"exited with status {pane.exit_status}"
-    return False, "it left by itself"
+    return False, _LEFT
 
 
-def _record_end(config: Config, number: int, reason: str, *, crashed: bool, intended: bool) -> None:
+def _record_end(config: Config, number: int, ending: Ending) -> None:
     database = Database(config.database_dsn, application="mc-launch")
-    values: dict[str, object] = {"turn_state": "gone", "worker_pid": None}
-    if intended or (not crashed and reason == "it left by itself"):
-        values["status"] = "open"
     try:
-        tickets.update(database, number, **values)
-        events.record(database, number, "worker_ended", reason=reason, crashed=crashed)
+        endings.record(database, config.ticket_paths(number), number, ending)
     except TicketError as error:
-        print(f"the end of ticket {number} is in the journal only: {error}", file=sys.stderr)
+        print(f"the end of ticket {number} is written down later: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -38,11 +39,27 @@ class UnitState:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedUnit:
+    """A unit that the manager holds in memory, as a list tells of it."""
+
+    name: str
+    active: str  #: as in UnitState
+    sub: str
+    job: bool
+
+    @property
+    def settled(self) -> bool:
+        """Neither on its way up nor down, nor about to be."""
+        return not self.job and self.active in {"active", "inactive", "failed"}
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceFacts:
     """Accounting and outcome of a service; None where the kernel counts nothing."""
 
     main_pid: int
     result: str
+    exit_status: int  #: of the last main process that was the manager's own child, as a launcher is
     status_text: str
     restarts: int
     memory_bytes: int | None
@@ -147,34 +164,86 @@ class UserManager:
         """They go on; nothing happens to a unit that is not frozen."""
         self._call("ThawUnit", "s", unit.encode())
 
+    def signal(self, unit: str, number: int) -> None:
+        """Sends a signal to a unit's main process."""
+        self._call("KillUnit", "ssi", unit.encode(), b"main", number)
+
     def reset_failed(self, unit: str) -> None:
         """Forgets a unit's failures, so that the start limit counts anew."""
         self._call("ResetFailedUnit", "s", unit.encode())
 
-    def _job(self, method: str, unit: str) -> None:
+    def start_all(self, units: Iterable[str], *, at_once: int) -> Iterator[tuple[str, str]]:
+        """Starts units, `at_once` at a time, each taken when its turn comes; yields them as they end.
+
+        The results are systemd's words: done, failed, dependency, canceled, …; timeout also where a
+        job took longer than JOB_TIMEOUT_S, and refused where the manager took none: no such unit,
+        or somebody is stopping it.
+        """
+        waiting = iter(units)
+        running: dict[bytes, tuple[str, float]] = {}  # job: unit, deadline
+        while True:
+            while len(running) < at_once and (unit := next(waiting, None)) is not None:
+                try:
+                    job = self._begin("StartUnit", unit, mode=b"fail")
+                except Unavailable:
+                    yield unit, "refused"
+                else:
+                    running[job] = unit, time.monotonic() + JOB_TIMEOUT_S
+            if not running:
+                return
+            ended = self._wait_jobs(running, min(until for _, until in running.values()))
+            job, result = ended or (min(running, key=lambda j: running[j][1]), "timeout")
+            yield running.pop(job)[0], result
+
+    def _begin(self, method: str, unit: str, *, mode: bytes = b"replace") -> bytes:
         if self._ended is None:
             self._ended = {}
             self._call("Subscribe", "")
             self._bus.match_signal(
                 _BUS, _MANAGER_PATH, _MANAGER, b"JobRemoved", self._on_job_removed
             )
-        job = self._call(method, "ss", unit.encode(), b"replace")
-        deadline = time.monotonic() + JOB_TIMEOUT_S
-        while job not in self._ended:
+        job: bytes = self._call(method, "ss", unit.encode(), mode)
+        return job
+
+    def _wait_jobs(self, jobs: Collection[bytes], deadline: float) -> tuple[bytes, str] | None:
+        """The first of some jobs to end, with its result; None: none did until `deadline`."""
+        assert self._ended is not None  # noqa: S101  # jobs are begun by `_begin`
+        while True:
+            for job in jobs:
+                if job in self._ended:
+                    return job, self._ended.pop(job)
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Unavailable(
-                    f"{unit} is still on its way after {JOB_TIMEOUT_S:.0f} s.",
-                    hint=f"systemctl --user status {unit}",
-                )
+                return None
             if self._bus.process().is_empty():
                 self._bus.wait(int(left * 1e6))
-        result = self._ended.pop(job)
-        if result not in {"done", "skipped"}:
+
+    def _job(self, method: str, unit: str) -> None:
+        job = self._begin(method, unit)
+        ended = self._wait_jobs([job], time.monotonic() + JOB_TIMEOUT_S)
+        if ended is None:
+            raise Unavailable(
+                f"{unit} is still on its way after {JOB_TIMEOUT_S:.0f} s.",
+                hint=f"systemctl --user status {unit}",
+            )
+        if ended[1] not in {"done", "skipped"}:
             raise Conflict(
-                f"{unit}: the job ended with {result!r}.",
+                f"{unit}: the job ended with {ended[1]!r}.",
                 hint=f"systemctl --user status {unit}; journalctl --user -u {unit} -n 20",
             )
+
+    def units(self, pattern: str) -> list[ListedUnit]:
+        """The units in memory whose name matches a glob; one that is at rest may be absent."""
+        found = self._call("ListUnitsByPatterns", "asas", [], [pattern.encode()])
+        return [
+            ListedUnit(
+                name=unit[0].decode(),
+                active=unit[3].decode(),
+                sub=unit[4].decode(),
+                job=bool(unit[7]),
+            )
+            for unit in found
+        ]
 
     def unit(self, unit: str) -> UnitState:
         """The state of one unit; load is not-found where there is no such unit."""
@@ -200,6 +269,7 @@ class UserManager:
         return ServiceFacts(
             main_pid=int(self._property(path, _SERVICE, "MainPID", "u")),
             result=self._text(path, _SERVICE, "Result"),
+            exit_status=int(self._property(path, _SERVICE, "ExecMainStatus", "i")),
             status_text=self._text(path, _SERVICE, "StatusText"),
             restarts=int(self._property(path, _SERVICE, "NRestarts", "u")),
             memory_bytes=counted("MemoryCurrent"),

@@ -10,6 +10,7 @@ a starting ticket its import alone would cost half of the time there is.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import time
@@ -65,6 +66,12 @@ class Server:
             said = done.stderr.decode("utf-8", "replace").strip() or f"status {done.returncode}"
             raise Unavailable(f"tmux {args[0]}: {said}.")
         return done.stdout.decode("utf-8", "replace")
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the server's socket is, by tmux's own rule."""
+        folder = os.environ.get("TMUX_TMPDIR") or "/tmp"  # noqa: S108  # as tmux itself does
+        return Path(folder) / f"tmux-{os.getuid()}" / self.socket
 
     def is_up(self) -> bool:
         """Whether the server answers."""

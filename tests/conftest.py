@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-pytest_plugins = ["tests.machine.fixtures"]
+pytest_plugins = ["tests.machine.fixtures", "tests.faults.record"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

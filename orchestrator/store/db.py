@@ -9,6 +9,7 @@ import select
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -18,6 +19,17 @@ import psycopg2.extras
 from orchestrator.errors import Unavailable
 
 Row = dict[str, Any]
+_TIMESTAMP_OID = 1114  # without a zone: only tables of an older Mission Control have such
+
+
+def _as_utc(text: str | bytes | None, cursor: Any) -> datetime | None:
+    moment: datetime | None = psycopg2.extensions.PYDATETIME(text, cursor)
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+psycopg2.extensions.register_type(
+    psycopg2.extensions.new_type((_TIMESTAMP_OID,), "TIMESTAMP_IN_UTC", _as_utc)
+)
 MAX_IDLE = 4  # connections kept for the next transaction
 CONNECT_TIMEOUT_S = 2
 STATEMENT_TIMEOUT_MS = 5_000  # past it the caller gets Unavailable instead of hanging

@@ -14,6 +14,7 @@ from orchestrator.store.db import Database
 OWN_KINDS = {
     "worker_started": "the worker runs, with its pid",
     "worker_ended": "the worker is gone, with the reason",
+    "reconciled": "what runs was brought in line with what should, with the reason",
     "state": "the turn state changed, with what that rests on",
 }
 

@@ -1,7 +1,7 @@
 """The schema, brought up to date: migrations/*.sql in order, each once, under a lock.
 
 A database with migrations this program does not know is refused: an older program must not write
-into a newer schema.
+into a newer schema. One of an older Mission Control, made by hand, is adopted (`adopt.sql`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import ConfigError
 from orchestrator.store.db import Database
 
 _LOCK_KEY = 0x6D63_6D69_6772  # "mcmigr": one migration at a time
+_OLDER_TABLES = ("tickets", "ticket_events", "queued_messages")
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql", re.ASCII)
 
 
@@ -58,6 +60,8 @@ def ensure_schema(database: Database, folder: Path | None = None) -> list[str]:
                 f"The database has migration {max(newer):04d}, which this version does not know.",
                 hint="Install the newer version again, or restore an older backup.",
             )
+        if not done and folder is None and _is_older_make(cursor):
+            cursor.execute(Path(__file__).with_name("adopt.sql").read_text(encoding="utf-8"))
         missing = [m for m in migrations if m.number not in done]
         for migration in missing:
             cursor.execute(migration.sql)
@@ -66,3 +70,23 @@ def ensure_schema(database: Database, folder: Path | None = None) -> list[str]:
                 (migration.number, migration.name),
             )
         return [m.name for m in missing]
+
+
+def _is_older_make(cursor: Any) -> bool:
+    """Whether there are tables of ours that no migration made.
+
+    Raises:
+        ConfigError: some of them are missing: it is something else that has a table of that name.
+    """
+    cursor.execute(
+        "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
+        (list(_OLDER_TABLES),),
+    )
+    found = {row["name"] for row in cursor.fetchall()}
+    if found and found != set(_OLDER_TABLES):
+        raise ConfigError(
+            f"The database has a table {min(found)}, and is no Mission Control's:"
+            f" {', '.join(sorted(set(_OLDER_TABLES) - found))} is missing.",
+            hint="Give Mission Control a database of its own in [database] url.",
+        )
+    return bool(found)

@@ -101,6 +101,8 @@ def create(
             "driver": driver,
             "command": json.dumps(list(command)) if command else None,
             "use_tmux": use_tmux,
+            "status": "open",  # said in so many words: a table that was adopted has defaults of its own
+            "turn_state": "gone",
             "session_id": session_id or str(uuid.uuid4()),
         }
         if ticket is not None:

@@ -92,6 +92,7 @@ def ingester(home: Path, dsn: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.fault(1, 2, 17)
 def test_every_line_once_through_everything(cluster: Cluster, tmp_path: Path) -> None:  # noqa: F811
     """Rows = valid lines, each once, in order; the cost exact; quarantine = the planted set."""
     seed = random.randrange(10**6)

@@ -31,6 +31,7 @@ def text_of(dice: random.Random, number: int) -> str:
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.fault(28, 29)
 def test_each_message_once_in_order_and_no_dialog_answered(product: Product) -> None:
     """All confirmed, in the order they were queued; a tool ran only where it was allowed."""
     seed = random.randrange(10**6)

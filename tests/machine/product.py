@@ -13,6 +13,7 @@ from tests.machine.machine import Machine
 
 HOME = "/home/op"
 STATE = f"{HOME}/.local/state/mission-control"
+DATA = f"{HOME}/.local/share/mission-control"
 CONFIG = f"{HOME}/.config/mission-control"
 TICKETCTL = f"{HOME}/.local/bin/ticketctl"
 GATEWAY = "http://127.0.0.1:3001"
@@ -87,6 +88,25 @@ class Product:
         """Waits for ActiveState."""
         self.machine.wait_for(
             lambda: self.unit(ticket)["ActiveState"] == state, what=f"ticket {ticket} {state}"
+        )
+
+    def take_database_away(self) -> None:
+        """Stops the embedded PostgreSQL, and whoever wants it up again gets it not."""
+        self.machine.sh(f"mv {DATA}/postgresql {DATA}/postgresql.away")
+        self.systemctl("stop", "mc-postgres.service")
+
+    def bring_database_back(self) -> None:
+        """Undoes that."""
+        self.machine.sh(f"mv {DATA}/postgresql.away {DATA}/postgresql")
+        self.systemctl("reset-failed", "mc-postgres.service", check=False)
+        self.systemctl("start", "mc-postgres.service")
+
+    def wait_turn(self, ticket: int, state: str, *, timeout: float = 60) -> None:
+        """Waits for a turn state, as the database has it."""
+        self.machine.wait_for(
+            lambda: self.show(ticket)["turn_state"] == state,
+            what=f"ticket {ticket} {state}",
+            timeout=timeout,
         )
 
     # -- files and screen ------------------------------------------------------------------------

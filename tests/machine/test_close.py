@@ -28,7 +28,7 @@ def demo(product: Product) -> int:
 
 def events(product: Product, ticket: int) -> list[str]:
     """The kinds of its events, in order."""
-    sql = f"SELECT kind FROM ticket_events WHERE ticket_id = {ticket:d} ORDER BY id"  # noqa: S608
+    sql = f"SELECT kind FROM ticket_events WHERE ticket_id = {ticket:d} ORDER BY id"
     done = product.machine.sh(
         f"{HOME}/.local/share/mission-control/postgresql/bin/psql -h $XDG_RUNTIME_DIR/mission-control/postgres"
         f' -d mission_control -Atc "{sql}"'

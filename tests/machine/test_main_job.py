@@ -133,6 +133,7 @@ def test_exit_typed_by_the_operator_is_no_failure(product: Product) -> None:
     ).returncode
 
 
+@pytest.mark.fault(21)
 def test_an_agent_that_cannot_stay_ends_failed(product: Product) -> None:
     """/bin/false: tried a bounded number of times, then failed, with a sentence; others unharmed."""
     other = demo(product)
@@ -148,6 +149,7 @@ def test_an_agent_that_cannot_stay_ends_failed(product: Product) -> None:
     assert product.main_pid(other) == pid
 
 
+@pytest.mark.fault(21)
 def test_a_missing_program_is_said(product: Product) -> None:
     """No claude binary: failed at once, with a sentence in `systemctl status` and in ticketctl."""
     ticket = product.new("no such thing", "--repo", product.make_repository())
@@ -179,6 +181,7 @@ def test_a_ticket_that_does_not_exist_is_said_once(product: Product) -> None:
 
 
 @pytest.mark.parametrize("name", ["0", "-1", "007", "1e3", "1;id", "..", "%i", "9999999999", "x"])
+@pytest.mark.fault(27)
 def test_an_id_that_is_no_number_touches_nothing(product: Product, name: str) -> None:
     """A unit instance that is no ticket number is refused before any file or session is made."""
     unit = product.machine.run(

@@ -13,7 +13,7 @@ from tests.machine.product import HOME, STATE, Product
 LINES = 8_000_000
 ROTATIONS = 12  # one each second or so, while it floods
 SEEN_ROTATIONS = 4  # a quick machine is through with the flood before the last ones
-TIMERS = ("mc-heartbeat.timer", "mc-logrotate.timer")  # of mc.target
+TIMERS = ("mc-reconcile.timer", "mc-heartbeat.timer", "mc-logrotate.timer")  # of mc.target
 PYTHON = f"{HOME}/.local/share/mission-control/venv/bin/python"
 
 
@@ -21,7 +21,7 @@ PYTHON = f"{HOME}/.local/share/mission-control/venv/bin/python"
 def product(module_machine: Machine) -> Product:
     """One machine for the tests of this module; its heart beats when the tests say so."""
     made = Product(module_machine)
-    assert made.systemctl("is-active", *TIMERS).stdout.split() == ["active", "active"]
+    assert made.systemctl("is-active", *TIMERS).stdout.split() == ["active"] * len(TIMERS)
     made.systemctl("stop", "mc-heartbeat.timer")
     made.machine.wait_for(
         lambda: (

@@ -3,9 +3,9 @@
 -- Which file a generation is (inode and time of birth), and what the parser knew at that offset:
 -- cost so far, the conversation. It commits with the position, so that both always agree.
 ALTER TABLE ingest_positions
-    ADD COLUMN identity text NOT NULL DEFAULT '',
-    ADD COLUMN state jsonb NOT NULL DEFAULT '{}',
-    ADD COLUMN updated_at timestamptz NOT NULL DEFAULT now();
+    ADD COLUMN IF NOT EXISTS identity text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS state jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now();
 
 CREATE TABLE quarantine (
     id         bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -22,10 +22,10 @@ CREATE TABLE quarantine (
 
 -- When the worker last gave a sign of life, and what its turn state rests on.
 ALTER TABLE tickets
-    ADD COLUMN last_sign_at timestamptz,
-    ADD COLUMN state_evidence text NOT NULL DEFAULT '';
+    ADD COLUMN IF NOT EXISTS last_sign_at timestamptz,
+    ADD COLUMN IF NOT EXISTS state_evidence text NOT NULL DEFAULT '';
 -- Sent with --now: before the others, and it breaks off the turn.
-ALTER TABLE queued_messages ADD COLUMN urgent boolean NOT NULL DEFAULT false;
+ALTER TABLE queued_messages ADD COLUMN IF NOT EXISTS urgent boolean NOT NULL DEFAULT false;
 CREATE INDEX ticket_events_by_kind ON ticket_events (ticket_id, kind, id);
 
 -- mc_tickets tells of everything; this one only of workers that come and go, for whoever follows
