@@ -25,6 +25,10 @@ HOSTILE_IDS = [
     *("0", "-1", "+1", "01", "1e9", "1000000000", "1" * 31, "1.0", "%20"),
     *("%D9%A3", "..%2f..%2f", ";rm", "12%0a", "1%00"),
 ]
+VERBS = (
+    "input", "keys", "control", "resize", "interrupt", "permission", "start", "stop", "restart",
+    "cancel", "close", "reopen", "comments",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("given", HOSTILE_IDS)
@@ -34,7 +38,11 @@ def test_only_a_ticket_number_is_one(shared_gateway: Gateway, given: str) -> Non
         answer = shared_gateway.get(path)
         assert answer.status in {400, 404}
         assert answer.json()["problem"] in {"invalid-input", "not-found"}
-    assert shared_gateway.post(f"/api/ticket/{given}/input", {"text": "x"}).status in {400, 404}
+    for verb in VERBS:
+        answer = shared_gateway.post(f"/api/ticket/{given}/{verb}", {})
+        assert answer.status in {400, 404}, verb
+        if answer.status == 400:  # it is the number that is refused, and first
+            assert answer.json() == shared_gateway.get(f"/api/ticket/{given}").json(), verb
     folder = shared_gateway.state / "tickets"
     assert not folder.exists() or all(p.name.isdigit() for p in folder.iterdir())
 
