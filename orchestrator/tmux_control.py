@@ -36,9 +36,10 @@ MAX_HISTORY_LINES = 1000  # what a fresh viewer can scroll back to; the pane log
 READ_BYTES = 65_536
 _FIELDS = (
     "pane_width", "pane_height", "history_size", "cursor_x", "cursor_y", "scroll_region_upper",
-    "scroll_region_lower", "cursor_flag", "alternate_on", "pane_dead", "keypad_cursor_flag",
-    "keypad_flag", "wrap_flag", "insert_flag", "origin_flag",
+    "scroll_region_lower", "alternate_saved_x", "alternate_saved_y", "cursor_flag", "alternate_on",
+    "pane_dead", "keypad_cursor_flag", "keypad_flag", "wrap_flag", "insert_flag", "origin_flag",
 )  # fmt: skip
+_FLAGS_FROM = _FIELDS.index("cursor_flag")
 _FORMAT = " ".join(f"#{{{name}}}" for name in _FIELDS)
 _GUARD = re.compile(rb"%begin (\d+ \d+) (\d+)")
 # What would end a bracketed paste or act by itself; newline, return and tab may stay.
@@ -56,6 +57,10 @@ class Screen:
     lines: tuple[bytes, ...]  #: with colours; the last `rows` are the screen, before it the history
     flags: dict[str, bool]  #: of tmux's own names: alternate_on, cursor_flag, …
     region: tuple[int, int]  #: first and last row that scroll, from 0
+    beneath: tuple[
+        bytes, ...
+    ] = ()  #: rows of the ordinary screen, while a program has the alternate one
+    beneath_cursor: tuple[int, int] = (0, 0)  #: column and row the cursor returns to with it
 
 
 class Control:
@@ -149,7 +154,9 @@ class Control:
             # One line with the size, so that nothing comes between; -N keeps coloured blanks.
             asked.append(f"capture-pane -e -N -p -S -{MAX_HISTORY_LINES} -t {target}")
             counts.append(lambda answers: _line_count(_numbers(answers[0])))
-        answers = self._ask(ticket, *asked, counts=counts)
+            # What an alternate screen hides keeps the size it had: as many lines as come.
+            asked.append(f"capture-pane -a -q -e -N -p -t {target}")
+        answers = self._ask(ticket, *asked, counts=counts, open_ended=text)
         found = _numbers(answers[0])
         if not found:
             raise _not_running(ticket)
@@ -159,8 +166,10 @@ class Control:
             cursor_x=found["cursor_x"],
             cursor_y=found["cursor_y"],
             lines=tuple(answers[1]) if text else (),
-            flags={name: bool(value) for name, value in list(found.items())[7:]},
+            flags={name: bool(found[name]) for name in _FIELDS[_FLAGS_FROM:]},
             region=(found["scroll_region_upper"], found["scroll_region_lower"]),
+            beneath=tuple(answers[2]) if text and found["alternate_on"] else (),
+            beneath_cursor=(found["alternate_saved_x"], found["alternate_saved_y"]),
         )
 
     def _ask(
@@ -168,14 +177,18 @@ class Control:
         ticket: int,
         *commands: str,
         counts: list[Callable[[list[list[bytes]]], int]] | None = None,
+        open_ended: bool = False,
     ) -> list[list[bytes]]:
-        """The answers to some commands, one list of lines each; of no lines unless counted."""
+        """The answers to some commands, one list of lines each; of no lines unless counted.
+
+        With `open_ended` the last one may have any number.
+        """
         with self._lock:
             for again in (True, False):
                 fresh = self._peer is None
                 try:
                     self._ensure(ticket)
-                    return self._exchange(commands, counts)
+                    return self._exchange(commands, counts, open_ended=open_ended)
                 except _Refused as error:
                     if "can't find" in str(error):
                         raise _not_running(ticket) from None
@@ -191,13 +204,20 @@ class Control:
         self,
         commands: tuple[str, ...],
         counts: list[Callable[[list[list[bytes]]], int]] | None,
+        *,
+        open_ended: bool = False,
     ) -> list[list[bytes]]:
-        self._socket().sendall("".join(f"{command}\n" for command in commands).encode("ascii"))
+        mark = uuid.uuid4().hex
+        sent = (*commands, f"display-message -p {mark}") if open_ended else commands
+        self._socket().sendall("".join(f"{command}\n" for command in sent).encode("ascii"))
         answers: list[list[bytes]] = []
         refused: _Refused | None = None
         for number in range(len(commands)):
-            count = counts[number](answers) if counts and refused is None else 0
             try:
+                if open_ended and number == len(commands) - 1:
+                    answers.append(self._answer_before(mark.encode()))
+                    continue
+                count = counts[number](answers) if counts and refused is None else 0
                 answers.append(self._answer(count))
             except _Refused as error:  # the answers to the others are on their way all the same
                 refused = refused or error
@@ -207,10 +227,7 @@ class Control:
 
     def _answer(self, count: int) -> list[bytes]:
         """One block that answers a command of ours, of `count` lines."""
-        while not ((match := _GUARD.fullmatch(line := self._line())) and int(match[2]) & 1):
-            if line.startswith(b"%exit"):
-                raise _Gone("its session ended")
-        end, error = b"%end " + match[1] + b" ", b"%error " + match[1] + b" "
+        end, error = self._begin()
         lines: list[bytes] = []
         while True:
             line = self._line()
@@ -221,6 +238,30 @@ class Control:
             if len(lines) > count + MAX_ROWS:  # an error has a line or two
                 raise _Gone("an answer without end")
             lines.append(line)
+
+    def _answer_before(self, mark: bytes) -> list[bytes]:
+        """One block of as many lines as come, and the next one, which says `mark`: nobody prints that."""
+        end, error = self._begin()
+        lines: list[bytes] = []
+        while (line := self._line()) != mark:
+            if len(lines) > 2 * MAX_ROWS:
+                raise _Gone("an answer without end")
+            lines.append(line)
+        self._line()  # the end of the mark's own block
+        # The pane may print what looks like an end; the last one is tmux's.
+        ends = [n for n, line in enumerate(lines) if line.startswith((end, error))]
+        if not ends:
+            raise _Gone("an answer without end")
+        if lines[ends[-1]].startswith(error):
+            raise _Refused(b" ".join(lines[: ends[-1]]).decode("utf-8", "replace"))
+        return lines[: ends[-1]]
+
+    def _begin(self) -> tuple[bytes, bytes]:
+        """Waits for a block of ours; how its end begins, and how that of an error."""
+        while not ((match := _GUARD.fullmatch(line := self._line())) and int(match[2]) & 1):
+            if line.startswith(b"%exit"):
+                raise _Gone("its session ended")
+        return b"%end " + match[1] + b" ", b"%error " + match[1] + b" "
 
     def _line(self) -> bytes:
         peer = self._socket()

@@ -15,9 +15,9 @@ from typing import Any
 import bottle
 
 from orchestrator.errors import TicketError, Unavailable
-from orchestrator.store import messages, tickets
+from orchestrator.store import messages, tickets, worktrees
 from orchestrator.store.tickets import Ticket
-from webgate import auth, openapi, pages, problems
+from webgate import auth, metrics, openapi, pages, problems
 from webgate.acting import Acting
 from webgate.base import Shared
 from webgate.openapi import Route
@@ -54,7 +54,10 @@ class Pages:
             (name, title, [t for t in found if column_of(t) == name])
             for name, title in (*COLUMNS, *((CLOSED,) if closed else ()))
         ]
-        return self._page("board.html", columns=columns, closed=closed, count=len(found))
+        places = {place.ticket_id: place for place in worktrees.active(self._shared.database)}
+        return self._page(
+            "board.html", columns=columns, closed=closed, count=len(found), places=places
+        )
 
     def ticket_page(self, ticket: str) -> str:
         """`GET /ticket/<ticket>`; while the database is away, as it last was."""
@@ -97,6 +100,14 @@ class Pages:
         """The database answers too."""
         self._shared.database.query("SELECT 1")
         return self.healthz()
+
+    def metrics(self) -> str:
+        """Numbers for Prometheus."""
+        streams = self._shared.streams
+        bottle.response.content_type = metrics.KIND
+        return metrics.render(
+            self._shared.database, streams=len(streams), panes=len(streams.tickets)
+        )
 
     def static(self, version: str, name: str) -> bytes:
         """`GET /static/<version>/<name>`: its address changes with its content."""
@@ -155,6 +166,7 @@ def routes_of(shared: Shared) -> tuple[Route, ...]:
         get("/static/<version>/<name:path>", page.static),
         get("/healthz", page.healthz, "Text", kind=plain),
         get("/readyz", page.readyz, "Text", kind=plain),
+        get("/metrics", page.metrics, "Text", kind=plain),
         get("/api/openapi.json", openapi_json, "Description"),
         get("/api/tickets", read.tickets, "Tickets", query=("closed",)),
         get("/api/stream", read.board_stream, "Stream", kind=sse),

@@ -23,6 +23,7 @@ from orchestrator.store import logins
 from orchestrator.store.db import Database
 from webgate import problems
 from webgate.problems import LoginNeeded, Refused, TooMany
+from webgate.together import Together
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -100,6 +101,7 @@ class Sessions:
         self._database = database
         self._now = now
         self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._together = Together()
 
     def csrf_of(self, secret: str) -> str:
         """The CSRF token of a session.
@@ -115,7 +117,9 @@ class Sessions:
         if now - asked_at < FRESH_S:
             return csrf
         try:
-            session = logins.find_session(self._database, secret)
+            session = self._together.ask(
+                secret, lambda: logins.find_session(self._database, secret)
+            )
         except Unavailable:
             if csrf and now - asked_at < OUTAGE_S:
                 return csrf

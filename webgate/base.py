@@ -18,6 +18,7 @@ from webgate import auth, wire
 from webgate.changes import Reader
 from webgate.control import Controls
 from webgate.stream import Streams
+from webgate.together import Together
 
 MAX_REMEMBERED = 200  # tickets whose page can be shown while the database is away
 
@@ -34,6 +35,7 @@ class Shared:
     reader: Reader
     login_limit: auth.LoginLimit = field(default_factory=auth.LoginLimit)
     remembered: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
+    together: Together = field(default_factory=Together)
 
     def ticket(self, text: str, *, stale: bool = False) -> Ticket:
         """The ticket a path names; with `stale`, as it last was while the database is away.
@@ -44,7 +46,7 @@ class Shared:
         """
         number = config.ticket_id(text)
         try:
-            record = tickets.get(self.database, number)
+            record = self.together.ask(number, lambda: tickets.get(self.database, number))
         except Unavailable:
             if stale and number in self.remembered:
                 return self.remembered[number]

@@ -21,6 +21,7 @@ from webgate import wire
 from webgate.control import Controls
 from webgate.pane import News
 from webgate.stream import Streams
+from webgate.together import Together
 from webgate.viewer import encode
 
 CHANNELS = ("mc_tickets", "mc_messages", "mc_events")
@@ -38,6 +39,11 @@ class Reader:
         self._settings = settings
         self._database = database
         self._controls = controls
+        self._together = Together()
+
+    def for_newcomer(self, ticket: int) -> News:
+        """The same as `of_ticket`, read once for all who come at once."""
+        return self._together.ask(ticket, lambda: self.of_ticket(ticket))
 
     def of_ticket(self, ticket: int) -> News:
         """For those who look at a ticket.

@@ -54,6 +54,16 @@ def age(at: datetime, now: datetime | None = None) -> str:
     return "now"
 
 
+def size(count: int) -> str:
+    """Bytes, for people."""
+    amount, name = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, name = amount / 1024, larger
+    return f"{amount:.1f} {name}" if amount < 10 and name != "B" else f"{amount:.0f} {name}"
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -65,6 +75,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals["static"] = f"/static/{static_version()}"
     environment.filters["age"] = age
+    environment.filters["size"] = size
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     return environment
 

@@ -109,7 +109,7 @@ class Reading:
 
         def serve(connection: Any) -> None:
             shared.streams.serve(
-                connection, record.id, path, place, lambda: shared.reader.of_ticket(record.id)
+                connection, record.id, path, place, lambda: shared.reader.for_newcomer(record.id)
             )
 
         return _taken_over(serve)

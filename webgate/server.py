@@ -35,8 +35,9 @@ from webgate.stream import MAX_STREAMS, Streams
 
 USUAL_PORT = 3001
 LISTEN_FD = 3  # sd_listen_fds(3)
-BACKLOG = 512
+BACKLOG = 4096  # what net.core.somaxconn allows; all pages come back at once after a restart
 MAX_CONNECTIONS = MAX_STREAMS + 200  # past it the backlog waits
+MAX_DATABASE_CONNECTIONS = 16  # PostgreSQL has a hundred, for all
 MAX_HEADER_BYTES = 8 * 1024  # request line and headers
 IDLE_S = 65.0  # a connection that neither asks nor reads for so long is closed
 STOP_S = 5.0  # for requests that run when we are asked to end
@@ -108,6 +109,11 @@ class Handler(WSGIHandler):
         head = [b"HTTP/1.1 " + status, b"Connection: close"]
         head += [b"%s: %s" % each for each in headers if each[0].lower() != b"content-length"]
         self.socket.sendall(b"\r\n".join(head) + b"\r\n\r\n")
+        # A stream lasts for hours: what is left of its request is a third of what a viewer costs.
+        del environ, status, headers, head
+        self.rfile.close()
+        for name in ("environ", "headers", "requestline", "response_headers", "result"):
+            setattr(self, name, None)
         take_over(self.socket)
 
 
@@ -189,7 +195,9 @@ def serve() -> None:
         print(f"<3>{error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_status if isinstance(error, TicketError) else 1)
     install_wait_callback()
-    database = Database(settings.database_dsn, application="mc-webgate")
+    database = Database(
+        settings.database_dsn, application="mc-webgate", max_open=MAX_DATABASE_CONNECTIONS
+    )
     tmux = Control(settings.tmux.socket)
     streams, controls = Streams(tmux), Controls()
     reader = Reader(settings, database, controls)

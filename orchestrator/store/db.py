@@ -32,14 +32,19 @@ psycopg2.extensions.register_type(
 )
 MAX_IDLE = 4  # connections kept for the next transaction
 CONNECT_TIMEOUT_S = 2
+PLACE_TIMEOUT_S = 2.0  # for one of the limited places
 STATEMENT_TIMEOUT_MS = 5_000  # past it the caller gets Unavailable instead of hanging
 
 
 class Database:
     """PostgreSQL at `dsn`; safe to share between threads and greenlets."""
 
-    def __init__(self, dsn: str, *, application: str = "mission-control") -> None:
+    def __init__(
+        self, dsn: str, *, application: str = "mission-control", max_open: int | None = None
+    ) -> None:
+        """With `max_open`, so many transactions at a time; the next wait, for a while."""
         self._dsn = dsn
+        self._places = threading.BoundedSemaphore(max_open) if max_open else None
         self._application = application
         self._idle: list[psycopg2.extensions.connection] = []
         self._lock = threading.Lock()
@@ -67,6 +72,20 @@ class Database:
             Unavailable: the server is away; nothing of the block happened, unless it went away
                 during the commit itself.
         """
+        if self._places is None:
+            with self._transaction() as cursor:
+                yield cursor
+        elif self._places.acquire(timeout=PLACE_TIMEOUT_S):
+            try:
+                with self._transaction() as cursor:
+                    yield cursor
+            finally:
+                self._places.release()
+        else:
+            raise Unavailable("The database is asked too much at once.")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None and not _usable(connection):

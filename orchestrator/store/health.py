@@ -58,3 +58,45 @@ def last_heartbeat(database: Database) -> tuple[datetime, dict[str, Any]] | None
     """When the last one was, and what it saw."""
     rows = database.query("SELECT at, data FROM heartbeats ORDER BY id DESC LIMIT 1")
     return (rows[0]["at"], rows[0]["data"]) if rows else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The store in numbers."""
+
+    tickets: Mapping[tuple[str, str], int]  #: by status and turn state
+    messages: Mapping[str, int]  #: by outcome
+    cost_usd: float
+    oldest_queued_s: float  #: 0 when nothing waits
+    worktrees: int
+    worktree_bytes: int
+
+
+def counts(database: Database) -> Counts:
+    """How many of what there is now, as of one moment."""
+    with database.transaction() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        cursor.execute(
+            "SELECT status, turn_state, count(*) AS n, sum(cost_usd) AS cost FROM tickets"
+            " GROUP BY status, turn_state ORDER BY status, turn_state"
+        )
+        tickets = cursor.fetchall()
+        cursor.execute(
+            "SELECT outcome, count(*) AS n, extract(epoch FROM now() - min(created_at)) AS age_s"
+            " FROM queued_messages GROUP BY outcome ORDER BY outcome"
+        )
+        messages = cursor.fetchall()
+        cursor.execute(
+            "SELECT count(*) AS n, COALESCE(sum(disk_bytes), 0) AS bytes FROM worktrees"
+            " WHERE removed_at IS NULL"
+        )
+        places: Any = cursor.fetchone()
+    ages = {row["outcome"]: float(row["age_s"]) for row in messages}
+    return Counts(
+        tickets={(row["status"], row["turn_state"]): row["n"] for row in tickets},
+        messages={row["outcome"]: row["n"] for row in messages},
+        cost_usd=float(sum(row["cost"] for row in tickets)),
+        oldest_queued_s=ages.get("queued", 0.0),
+        worktrees=places["n"],
+        worktree_bytes=int(places["bytes"]),
+    )

@@ -30,6 +30,16 @@ HOSTILE = (
     r"\033]8;;javascript:alert(1)\007click me\033]8;;\007 https://example.org/page "
 )
 
+#: A page in the background, whose person wants to be notified.
+ELSEWHERE = """
+    globalThis.looksElsewhere = true;
+    globalThis.told = [];
+    Object.defineProperty(document, "hidden", { get: () => looksElsewhere });
+    globalThis.Notification = class {
+        static permission = "granted";
+        constructor(title, { body }) { told.push(`${title}: ${body}`); }
+    };
+"""
 _SIZE = re.compile(r"\x1b\[8;\d+;\d+t")  # how a terminal answers when asked for its size
 
 
@@ -182,6 +192,9 @@ def test_output_types_and_opens_nothing(
         look(each, ticket)
         expect(each).to_have_title(f"#{ticket} a program · Mission Control")
     take(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.bring_to_front()
+    page.evaluate("navigator.clipboard.writeText('mine')")
     for number in (ticket, unseen):
         tty = f"$(tmux display-message -p -t =ticket-{number}: '#{{pane_tty}}')"
         product.machine.sh(f"printf '{HOSTILE}again' > {tty}")
@@ -211,6 +224,8 @@ def test_output_types_and_opens_nothing(
     )
     assert answers == unseen != ""
     assert opened == []
+    page.bring_to_front()
+    assert page.evaluate("navigator.clipboard.readText()") == "mine"
     assert not product.machine.run(["ls", "/tmp/owned"], check=False).stdout
 
 
@@ -258,6 +273,11 @@ def test_a_ticket_from_the_board_to_its_end(product: Product, page: Page) -> Non
     expect(page.locator("#status")).to_have_text("closed", timeout=30_000)
     assert product.show(ticket)["status"] == "closed"
     assert product.read(f"{worktree}/new.txt") == "new\n"
+    page.get_by_role("button", name="Reopen", exact=True).click()
+    expect(page.locator("#connection")).to_have_text("live", timeout=30_000)
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator("#turn")).to_have_text("idle", timeout=30_000)
+    assert_same(page, product, ticket)
 
 
 def test_the_board_by_keyboard(product: Product, page: Page) -> None:
@@ -278,6 +298,72 @@ def test_the_board_by_keyboard(product: Product, page: Page) -> None:
     expect(page.locator("#connection")).to_have_text("live")
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
+
+
+def test_a_phone_has_the_keys_it_lacks(product: Product, browser: Browser) -> None:
+    """Esc, Tab, Ctrl and arrows are buttons; what its keyboard and input method write arrives as text."""
+    ticket = command(product, READER.format(file="/tmp/phone"))
+    product.wait_screen(ticket, "ready")
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(product.login_link())
+    look(page, ticket)
+    expect(page.locator("#keybar")).not_to_be_visible()
+    take(page)
+    bar = page.get_by_role("toolbar", name="Keys for the pane")
+    for name in ("Esc", "Tab", "Left", "Up", "Down", "Right"):
+        bar.get_by_role("button", name=name).tap()
+    bar.get_by_role("button", name="Ctrl").tap()
+    expect(bar.get_by_role("button", name="Ctrl")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("c")
+    expect(bar.get_by_role("button", name="Ctrl")).to_have_attribute("aria-pressed", "false")
+    page.keyboard.insert_text("hé 漢字")
+    bar.get_by_role("button", name="Enter").tap()
+    wanted = "\x1b\t\x1b[D\x1b[A\x1b[B\x1b[C\x03hé 漢字\r"
+    product.machine.wait_for(
+        lambda: len(product.read("/tmp/phone")) >= len(wanted), what="all that was tapped"
+    )
+    assert product.read("/tmp/phone") == wanted
+    context.close()
+
+
+def test_it_can_be_installed(product: Product, page: Page) -> None:
+    """The browser finds nothing wrong with the manifest, behind the login that it is."""
+    page.goto(GATEWAY)
+    devtools = page.context.new_cdp_session(page)
+    manifest = devtools.send("Page.getAppManifest")
+    assert manifest["errors"] == []
+    assert json.loads(manifest["data"])["display"] == "standalone"
+    errors = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # Chromium does not install from a window in which nothing is kept, as a test's is.
+    assert [e["errorId"] for e in errors if e["errorId"] != "in-incognito"] == []
+
+
+def test_somebody_who_looks_elsewhere_is_told(product: Product, browser: Browser) -> None:
+    """One notification for each wait, with ticket and title; none while the page is looked at."""
+    context = browser.new_context()
+    context.add_init_script(ELSEWHERE)
+    page = context.new_page()
+    page.goto(product.login_link())
+    ticket = demo(product, "Needs a word")
+    page.goto(GATEWAY)
+    for count in (1, 2):
+        product.send(ticket, "permission")
+        expect(page).to_have_title("(1) Board · Mission Control", timeout=20_000)
+        assert page.evaluate("told") == [f"#{ticket} Needs a word: waiting permission"] * count
+        product.ctl("comment", str(ticket), "something else changes", check=False)
+        product.send(ticket, "later")  # so does the queue; the wait is the same one
+        page.wait_for_timeout(1500)
+        assert len(page.evaluate("told")) == count
+        product.ctl("permit", str(ticket), "deny")
+        expect(page).to_have_title("Board · Mission Control", timeout=20_000)
+    page.evaluate("looksElsewhere = false")
+    product.send(ticket, "permission")
+    expect(page).to_have_title("(1) Board · Mission Control", timeout=20_000)
+    assert len(page.evaluate("told")) == 2
+    context.close()
 
 
 def test_offline_is_said(product: Product, page: Page, browser: Browser) -> None:

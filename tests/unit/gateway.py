@@ -63,7 +63,7 @@ class Gateway:
     environ: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.port = self.listener.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
         self.state = self.folder / "state" / "mission-control"

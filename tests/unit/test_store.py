@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, NoSuchTicket, Unavailable
-from orchestrator.store import ingestion, logins, messages, tickets
+from orchestrator.store import db, ingestion, logins, messages, tickets
 from orchestrator.store.db import Database, Listener
 from orchestrator.store.ingestion import EventRow, PoisonRow, Position, TicketFacts
 from orchestrator.store.migrate import ensure_schema, known
+from tests.unit.postgres import Cluster
 
 
 def make(database: Database, **values: str) -> int:
@@ -165,6 +166,25 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
         cursor.execute("INSERT INTO login_links VALUES ('x', now())")
         1 / 0  # noqa: B018
     assert database.query("SELECT * FROM login_links") == []
+
+
+def test_only_so_many_transactions_at_a_time(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit the next one waits for a place, and is told when none becomes free."""
+    monkeypatch.setattr(db, "PLACE_TIMEOUT_S", 0.2)
+    limited = Database(cluster.create_database(), max_open=2)
+    with limited.transaction(), limited.transaction(), pytest.raises(Unavailable, match="too much"):
+        limited.query("SELECT 1")
+    with pytest.raises(ZeroDivisionError), limited.transaction():
+        raise ZeroDivisionError
+    threads = [threading.Thread(target=limited.query, args=("SELECT 1",)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert limited.query("SELECT 1 AS one") == [{"one": 1}]
+    limited.close()
 
 
 def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import bottle
 import pytest
 
 from orchestrator import config
-from orchestrator.store import events, messages, tickets
+from orchestrator.store import events, messages, tickets, worktrees
 from tests.unit.gateway import ROOT, Gateway
 from tests.unit.postgres import Cluster
 from webgate import app, pages
@@ -25,6 +25,10 @@ HOSTILE_IDS = [
     *("0", "-1", "+1", "01", "1e9", "1000000000", "1" * 31, "1.0", "%20"),
     *("%D9%A3", "..%2f..%2f", ";rm", "12%0a", "1%00"),
 ]
+VERBS = (
+    "input", "keys", "control", "resize", "interrupt", "permission", "start", "stop", "restart",
+    "cancel", "close", "reopen", "comments",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("given", HOSTILE_IDS)
@@ -34,7 +38,11 @@ def test_only_a_ticket_number_is_one(shared_gateway: Gateway, given: str) -> Non
         answer = shared_gateway.get(path)
         assert answer.status in {400, 404}
         assert answer.json()["problem"] in {"invalid-input", "not-found"}
-    assert shared_gateway.post(f"/api/ticket/{given}/input", {"text": "x"}).status in {400, 404}
+    for verb in VERBS:
+        answer = shared_gateway.post(f"/api/ticket/{given}/{verb}", {})
+        assert answer.status in {400, 404}, verb
+        if answer.status == 400:  # it is the number that is refused, and first
+            assert answer.json() == shared_gateway.get(f"/api/ticket/{given}").json(), verb
     folder = shared_gateway.state / "tickets"
     assert not folder.exists() or all(p.name.isdigit() for p in folder.iterdir())
 
@@ -289,3 +297,66 @@ def test_a_configuration_that_cannot_be_used(fresh_gateway: Gateway) -> None:
     assert "loopback" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     fresh_gateway.start()
+
+
+def test_metrics_are_numbers_of_ours(fresh_gateway: Gateway) -> None:
+    """Prometheus' format; nothing anybody typed is in them; they need a login like everything else."""
+    ticket = tickets.create(fresh_gateway.database, title='x"} 1\nevil 2')
+    tickets.update(fresh_gateway.database, ticket.id, cost_usd=Decimal("1.25"))
+    messages.enqueue(fresh_gateway.database, ticket.id, "a secret")
+    with fresh_gateway.stream(ticket.id) as viewer:
+        viewer.next("state")
+        answer = fresh_gateway.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.body.decode().splitlines()
+    line = re.compile(r'(# (HELP|TYPE) \w+ .+)|(\w+(\{(\w+="\w+",?)+\})? [0-9.e+]+)')
+    assert [each for each in lines if not line.fullmatch(each)] == []
+    assert {
+        "mc_gateway_streams 1", "mc_gateway_panes 1", "mc_database_up 1", "mc_cost_usd_total 1.25",
+        'mc_tickets{status="open",turn_state="gone"} 1', 'mc_messages{outcome="queued"} 1', "mc_worktrees 0",
+    } <= set(lines)  # fmt: skip
+    assert "evil" not in answer.body.decode()
+    assert fresh_gateway.ask("GET", "/metrics").status == 401
+
+
+def test_the_board_shows_worktrees(fresh_gateway: Gateway) -> None:
+    """Disk use, ahead, behind, changed files and conflicts, as the heartbeat measured them."""
+    numbers = [tickets.create(fresh_gateway.database, title="x").id for _ in range(3)]
+    for number in numbers:
+        worktrees.claim(
+            fresh_gateway.database, number, path=f"/wt/{number}", repo_path="/repo", branch="b",
+            base_sha="0" * 40, max_active=10,
+        )  # fmt: skip
+    state = {
+        "ahead": 3,
+        "behind": 1,
+        "dirty": 2,
+        "untracked": 1,
+        "conflicts": ["a<b", "c"],
+        "text": "+3",
+    }
+    worktrees.measured(fresh_gateway.database, numbers[0], disk_bytes=5 << 20, git_state=state)
+    failed = {"error": "<git> failed", "text": "?"}
+    worktrees.measured(fresh_gateway.database, numbers[1], disk_bytes=None, git_state=failed)
+    page = fresh_gateway.get("/").body.decode()
+    cards = [re.sub(r"\s+", " ", card) for card in page.split('class="ticket"')[1:]]
+    for said in (
+        ">5.0 MiB<",
+        ">3 ahead<",
+        ">1 behind<",
+        ">2 changed<",
+        ">2 conflicts<",
+        "a&lt;b, c",
+    ):
+        assert said in cards[0], said
+    assert "git state unknown" in cards[1]
+    assert "&lt;git&gt; failed" in cards[1]
+    assert "ahead" not in cards[2]
+
+
+def test_sizes_for_people() -> None:
+    """One unit, two digits."""
+    sizes = (0, 1023, 1024, 10 * 1024, 5 << 20, 3 << 30, 2000 << 40)
+    assert [pages.size(each) for each in sizes] == [
+        "0 B", "1023 B", "1.0 KiB", "10 KiB", "5.0 MiB", "3.0 GiB", "2000 TiB",
+    ]  # fmt: skip

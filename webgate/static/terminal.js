@@ -14,7 +14,10 @@ import { Terminal } from "./vendor/xterm.mjs";
 
 const LARGEST_PX = 14;
 const SMALLEST_PX = 7; // below that the pane scrolls sideways
+const SMALLEST_LOW_PX = 9; // no smaller than this only to leave room below
+const ROOM_BELOW_PX = 130; // for the box that sends a message
 const SCROLLBAR_PX = 14;
+const LINE = 1.2; // the height of a row, as a share of the font's size
 const HEIGHT = 0.62; // of the window, for a pane that may have the size it wants
 const SMALLEST = { columns: 20, rows: 10 };
 const LARGEST = { columns: 300, rows: 100 };
@@ -55,10 +58,14 @@ export class Pane {
     this.terminal.open(element);
     this.#draw();
     this.onresize = () => {};
-    new ResizeObserver(() => {
+    this.onfound = () => {}; // which of how many, from 0; -1: too many to say
+    this.search.onDidChangeResults(({ resultIndex, resultCount }) => this.onfound(resultIndex, resultCount));
+    const resized = () => {
       this.#scale();
       this.onresize();
-    }).observe(element);
+    };
+    new ResizeObserver(resized).observe(element);
+    addEventListener("resize", resized);
     this.#scale();
   }
 
@@ -79,9 +86,13 @@ export class Pane {
     this.terminal.write(`\x1b[2m${text}\x1b[0m\r\n`);
   }
 
-  find(text, { back = false } = {}) {
-    if (text === "") return this.search.clearDecorations();
-    const options = { decorations: FOUND };
+  /** `more`: the text grew by a letter, and what is found may stay found. */
+  find(text, { back = false, more = false } = {}) {
+    if (text === "") {
+      this.terminal.clearSelection();
+      return this.search.clearDecorations();
+    }
+    const options = { decorations: FOUND, incremental: more };
     if (back) this.search.findPrevious(text, options);
     else this.search.findNext(text, options);
   }
@@ -113,10 +124,12 @@ export class Pane {
     }
   }
 
-  /** Letters as large as the columns leave room for. From the font itself: drawn cells are rounded. */
+  /** Letters as large as columns and rows leave room for. From the font itself: drawn cells are rounded. */
   #scale() {
-    const { options, cols } = this.terminal;
-    const ideal = this.#width() / (cols * this.#letter);
+    const { options, cols, rows } = this.terminal;
+    const top = this.element.getBoundingClientRect().top + scrollY;
+    const high = Math.max(SMALLEST_LOW_PX, (innerHeight - top - ROOM_BELOW_PX) / (rows * LINE));
+    const ideal = Math.min(this.#width() / (cols * this.#letter), high);
     const size = Math.max(SMALLEST_PX, Math.min(LARGEST_PX, Math.floor(ideal * 4) / 4));
     if (Number.isFinite(size) && size !== options.fontSize) options.fontSize = size;
   }

@@ -120,7 +120,9 @@ by("close").onclick = async () => {
     conflict: (text) => confirm(`${text}\n\nClose it, and leave the worktree where it is?`) && act("close", { body: { keep_worktree: true } }),
   });
 };
-by("reopen").onclick = () => act("reopen");
+by("reopen").onclick = async () => {
+  if (await act("reopen")) location.reload(); // its stream has ended
+};
 by("interrupt").onclick = () => act("interrupt");
 by("control").onclick = () => control(keyboard?.enabled ? "release" : "take");
 const left = sessionStorage.getItem("mc-problem");
@@ -140,11 +142,17 @@ if (pane.terminal) {
   keyboard.enable(false);
   pane.onresize = resize;
   const find = by("find");
-  find.addEventListener("input", () => pane.find(find.value));
+  pane.onfound = (at, count) => {
+    by("found").textContent = find.value === "" ? "" : count === 0 ? "not found" : at < 0 ? `${count} found` : `${at + 1} of ${count}`;
+  };
+  find.addEventListener("input", () => {
+    by("found").textContent = "";
+    pane.find(find.value, { more: true });
+  });
   find.addEventListener("keydown", (event) => {
     if (event.key === "Enter") pane.find(find.value, { back: event.shiftKey });
     if (event.key === "Escape") {
-      find.value = "";
+      find.value = by("found").textContent = "";
       pane.find("");
     }
   });
