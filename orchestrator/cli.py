@@ -19,6 +19,7 @@ import click
 
 from orchestrator import config as configuration
 from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
+from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_talk import COMMANDS as TALK
 from orchestrator.cli_work import COMMANDS as WORK
 from orchestrator.config import session_name, unit_name
@@ -364,5 +365,5 @@ def _age(then: datetime) -> str:
     return f"{seconds} s"
 
 
-for _command in (*TALK, *WORK):
+for _command in (*TALK, *WORK, *DATA):
     main.add_command(_command)
