@@ -7,6 +7,7 @@ page does afterwards is in static/*.js.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import jinja2
 
 from orchestrator.config import share_path
 
+SHOWN_CONFLICTS = 5
 STATIC = Path(__file__).parent / "static"
 TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -54,6 +56,24 @@ def age(at: datetime, now: datetime | None = None) -> str:
     return "now"
 
 
+def size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{-(-count // 2**20)} MiB"
+
+
+def git_words(state: Mapping[str, Any]) -> str:
+    """What +3 -1 *2 !1 means."""
+    if "ahead" not in state:
+        return str(state.get("error", "git does not tell"))
+    said = [
+        f"{state['ahead']} commits ahead of its base, {state['behind']} behind",
+        f"{state['dirty']} files not committed",
+    ]
+    if state["conflicts"]:
+        said.append(f"conflicts in {', '.join(state['conflicts'][:SHOWN_CONFLICTS])}")
+    return "; ".join(said)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -64,7 +84,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = f"/static/{static_version()}"
-    environment.filters["age"] = age
+    environment.filters |= {"age": age, "size": size, "git_words": git_words}
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     return environment
 
