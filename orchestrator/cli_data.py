@@ -73,7 +73,7 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
     from orchestrator import restore as restoring
     from orchestrator.systemd import UserManager
 
-    with UserManager() as manager:
+    with restoring.alone(config), UserManager() as manager:
         running = restoring.workers(manager)
         if running and not force:
             numbers = ", ".join(str(n) for n in sorted(running))
@@ -82,8 +82,8 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
                 hint="Stop them first (ticketctl stop TICKET), or --force.",
             )
         if new_cluster:
-            path = _file(config, source) if source else restoring.dump_of_now(config, manager)
-            done = restoring.into_new_cluster(config, manager, path, running=running)
+            file = _file(config, source) if source else None
+            path, done = restoring.move(config, manager, file, running=running)
         else:
             assert source is not None  # noqa: S101  # for mypy: listed above
             manager.start(restoring.UNIT)
@@ -108,6 +108,7 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
         click.echo(
             f"{done.unconfirmed} messages were waiting then: unconfirmed now, not sent again"
         )
+    click.echo("browsers log in again: ticketctl open")
     if done.kept.startswith("/"):
         click.echo(f"the cluster of before is {done.kept}; remove it when you have looked")
     elif done.kept:

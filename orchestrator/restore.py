@@ -7,19 +7,20 @@ another name, always; removing it is for whoever has looked.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator import backup, install, postgres
 from orchestrator.config import Config, unit_name
-from orchestrator.errors import ConfigError, Conflict, InvalidInput, Unavailable
+from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
 from orchestrator.postgres import DATABASE, Server
 from orchestrator.store import recovery
 from orchestrator.store.db import Database
@@ -40,6 +41,24 @@ class Restored:
     kept: str  #: where the one before is now: a database or a folder; empty where there was none
     unconfirmed: int  #: messages that were waiting then, and are not sent again
     migrations: tuple[str, ...] = ()  #: that the backup did not have yet
+
+
+@contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """One restore at a time.
+
+    Raises:
+        Conflict: another one is at work.
+    """
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(config.state_dir / "restore.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Conflict("Another restore is at work.") from None
+    finally:
+        os.close(fd)
 
 
 def workers(manager: UserManager) -> dict[int, int]:
@@ -133,34 +152,47 @@ def swap(server: Server, name: str) -> str:
     return aside
 
 
-def dump_of_now(config: Config, manager: UserManager) -> Path:
-    """A backup of the cluster as it is, for the newest release that is installed.
+def move(
+    config: Config, manager: UserManager, source: Path | None, *, running: Mapping[int, int]
+) -> tuple[Path, Restored]:
+    """Moves to a cluster of the newest release: from a backup, or from a dump taken just then.
 
-    Raises:
-        ConfigError: its own release is not installed any more.
-        Conflict: it does not start.
-    """
-    postgres.relink(config, postgres.wanted_release(config))
-    try:
-        manager.start(UNIT)
-    except Conflict:
-        raise Conflict(
-            "The old cluster does not start, so it cannot be dumped.",
-            hint="Take a backup instead: ticketctl restore --new-cluster latest",
-        ) from None
-    server = Server(postgres.newest_release() / "bin", postgres.embedded(config).where)
-    return backup.make(config, server)[0].path
+    The database is away meanwhile, so that nothing is acknowledged that the new one would not have.
 
-
-def into_new_cluster(
-    config: Config, manager: UserManager, path: Path, *, running: Mapping[int, int]
-) -> Restored:
-    """Makes a cluster of the newest release from a backup; the old one is put aside.
+    Returns the backup it was made of, and what became of it.
 
     Raises:
         InvalidInput: the file is no whole backup; nothing was changed.
-        ConfigError: PostgreSQL refuses; nothing was changed.
+        ConfigError: a release is missing, or PostgreSQL refuses; nothing was changed.
     """
+    old = None if source else postgres.wanted_release(config)
+    manager.stop(UNIT)
+    try:
+        path = source or _dump_of_now(config, old or postgres.newest_release())
+        return path, _into_new_cluster(config, manager, path, running=running)
+    except BaseException:
+        if postgres.cluster_path(config).exists():
+            with suppress(TicketError):
+                manager.start(UNIT)
+        raise
+
+
+def _dump_of_now(config: Config, release: Path) -> Path:
+    cluster = postgres.cluster_path(config)
+    if not cluster.exists():
+        raise ConfigError(
+            f"There is no cluster at {cluster} to dump.",
+            hint="ticketctl restore --new-cluster latest",
+        )
+    with _served(config, cluster, release) as server:
+        newest = postgres.newest_release() / "bin"  # reads all older ones
+        return backup.make(config, replace(server, programs=newest))[0].path
+
+
+def _into_new_cluster(
+    config: Config, manager: UserManager, path: Path, *, running: Mapping[int, int]
+) -> Restored:
+    """Makes a cluster of the newest release from a backup; the old one is put aside."""
     release = postgres.newest_release()
     backup.verify(path, release / "bin")
     cluster = postgres.cluster_path(config)
@@ -173,7 +205,7 @@ def into_new_cluster(
     except BaseException:
         _clear(fresh, release)
         raise
-    manager.stop(UNIT)
+    manager.stop(UNIT)  # a ticket's start brings it up
     aside = ""
     if os.path.lexists(cluster):
         number = postgres.cluster_release(config) or "unknown"
@@ -213,7 +245,10 @@ def _control(release: Path, cluster: Path, verb: str, *options: str) -> None:
         check=False,
     )  # fmt: skip
     if done.returncode:
-        raise ConfigError(f"The new cluster does not {verb}.", hint=f"See {cluster}/restore.log")
+        raise ConfigError(
+            f"PostgreSQL does not {verb} on {cluster}.",
+            hint=f"See {cluster}/restore.log; or take a backup: ticketctl restore --new-cluster latest",
+        )
 
 
 def _clear(fresh: Path, release: Path) -> None:
