@@ -19,6 +19,7 @@ import click
 
 from orchestrator import config as configuration
 from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
+from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_reconcile import reconcile
 from orchestrator.cli_talk import COMMANDS as TALK
 from orchestrator.cli_work import COMMANDS as WORK
@@ -137,7 +138,11 @@ def new(
 @click.option("--json", "as_json", is_flag=True, help="An array of tickets.")
 @reports_errors
 def list_(closed: bool, as_json: bool) -> None:
-    """List tickets."""
+    """List tickets.
+
+    GIT: +ahead and -behind of its base in commits, *files not committed, !files that conflict; = is
+    none of these. As of the last heartbeat, like DISK: worktree and logs.
+    """
     from orchestrator.store import tickets
 
     _, database = open_database()
@@ -151,10 +156,11 @@ def list_(closed: bool, as_json: bool) -> None:
         return
     rows = [
         [str(t.id), t.status, f"{_STATES.get(t.turn_state, '?')} {t.turn_state}" if people else t.turn_state,
-         t.driver, f"{t.cost_usd:.2f}", _age(t.updated_at) if people else t.updated_at.isoformat(), t.title]
+         t.driver, f"{t.cost_usd:.2f}", _git(t), _size(t.disk_bytes),
+         _age(t.updated_at) if people else t.updated_at.isoformat(), t.title]
         for t in found
     ]  # fmt: skip
-    print_table(["ID", "STATUS", "STATE", "DRIVER", "COST", "SEEN", "TITLE"], rows)
+    print_table(["ID", "STATUS", "STATE", "DRIVER", "COST", "GIT", "DISK", "SEEN", "TITLE"], rows)
 
 
 @main.command()
@@ -189,6 +195,7 @@ def show(number: int, as_json: bool) -> None:
         "Driver": ticket.driver + (f": {' '.join(ticket.command)}" if ticket.command else ""),
         "Session": f"{session_name(number)}, conversation {ticket.session_id}",
         "Worktree": ticket.worktree_path or "-",
+        "Changes": f"{_git(ticket)} ({_size(ticket.disk_bytes)} on disk)",
         "Base": " ".join(filter(None, [ticket.base_ref, ticket.base_sha])) or "-",
         "Pane log": str(config.ticket_paths(number).pane_log_path),
         "Sidecar": str(config.ticket_paths(number).sidecar_path),
@@ -357,6 +364,16 @@ def _as_json(ticket: Ticket) -> dict[str, Any]:
     return asdict(ticket)
 
 
+def _git(ticket: Ticket) -> str:
+    return str(ticket.git_state["text"]) if ticket.git_state else "-"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "-"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{-(-count // 2**20)} MiB"
+
+
 def _age(then: datetime) -> str:
     seconds = max(0, int((datetime.now(UTC) - then).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -365,5 +382,5 @@ def _age(then: datetime) -> str:
     return f"{seconds} s"
 
 
-for _command in (*TALK, *WORK, reconcile):
+for _command in (*TALK, *WORK, *DATA, reconcile):
     main.add_command(_command)

@@ -178,6 +178,7 @@ def _close(
         turn_state="gone",
         worker_pid=None,
     )
+    tickets.measured(database, number, disk_bytes=None, git_state=None)
     events.record(
         database, number, "closed", archive=str(packed.path), size_bytes=packed.size_bytes,
         worktree_removed=bool(tree and taking), lost=lost,

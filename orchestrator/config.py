@@ -143,6 +143,14 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
+class Backup:
+    """`[backup]`: of the embedded database, each night."""
+
+    folder: str = ""  #: empty: backups/ beside the tickets' own files
+    keep: int = 7
+
+
+@dataclass(frozen=True, slots=True)
 class Logs:
     """`[logs]`: pane logs, rotated daily."""
 
@@ -203,6 +211,7 @@ class Config:
     database: Database = field(default_factory=Database)
     worktree: Worktree = field(default_factory=Worktree)
     archive: Archive = field(default_factory=Archive)
+    backup: Backup = field(default_factory=Backup)
     logs: Logs = field(default_factory=Logs)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     claude: Claude = field(default_factory=Claude)
@@ -231,6 +240,12 @@ class Config:
         """Where archives of closed tickets go."""
         chosen = self.archive.folder
         return Path(chosen).expanduser() if chosen else self.state_dir / "archive"
+
+    @property
+    def backup_dir(self) -> Path:
+        """Where backups of the embedded database go."""
+        chosen = self.backup.folder
+        return Path(chosen).expanduser() if chosen else self.state_dir / "backups"
 
     def worktree_of(self, repo: Path, ticket: int) -> tuple[Path, str]:
         """Path and branch of a ticket's worktree, by the templates."""
@@ -312,6 +327,7 @@ _TABLES: dict[str, type] = {
     "database": Database,
     "worktree": Worktree,
     "archive": Archive,
+    "backup": Backup,
     "logs": Logs,
     "heartbeat": Heartbeat,
     "claude": Claude,
@@ -439,7 +455,7 @@ def _check(config: Config) -> None:
     for name, number in (
         ("worktree.max_active", config.worktree.max_active), ("logs.keep", config.logs.keep),
         ("archive.max_files_mb", config.archive.max_files_mb),
-        ("archive.idle_days", config.archive.idle_days),
+        ("archive.idle_days", config.archive.idle_days), ("backup.keep", config.backup.keep),
     ):  # fmt: skip
         if not 1 <= number <= 1_000_000:
             raise ConfigError(f"{name}: {number} is out of range.", hint="1 or more.")

@@ -23,6 +23,7 @@ from orchestrator.delivery import Delivery, Outcome
 from orchestrator.drivers import NotTaken, message_key
 from orchestrator.errors import Conflict, TicketError, Unavailable
 from orchestrator.notify import Notifier
+from orchestrator.pipe_watch import PipeWatch
 from orchestrator.store import messages, tickets
 from orchestrator.store.db import Database, Listener
 from orchestrator.store.messages import Message
@@ -150,22 +151,28 @@ def run(config: Config, database: Database) -> None:
     """Dispatches until the process is told to leave."""
     dispatcher = Dispatcher(config, database)
     notifier = Notifier(config, database)
+    pipes = PipeWatch(config, database)
     listener: Listener | None = None
     while True:
         try:
             if listener is None:
                 listener = _alone(dispatcher, database)
                 notifier.start()
+                pipes.refresh()
                 systemd.notify("READY=1", "STATUS=sending what is queued")
             waiting = dispatcher.round()
             systemd.notify("WATCHDOG=1")
-            listener.wait(BUSY_POLL_S if waiting else IDLE_POLL_S)
+            heard = listener.wait(BUSY_POLL_S if waiting else IDLE_POLL_S, wake_fd=pipes.fileno())
+            if any(channel == "mc_workers" for channel, _ in heard):
+                pipes.refresh()
+            pipes.look()
         except Unavailable as error:
             print(f"trying again in {IDLE_POLL_S:.0f} s: {error}", file=sys.stderr)
             systemd.notify(f"STATUS={error.message}", "WATCHDOG=1")
             if listener is not None:
                 listener.close()
                 listener = None
+            pipes.look()
             time.sleep(IDLE_POLL_S)  # the database's restart has no event that reaches us
 
 

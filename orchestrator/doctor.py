@@ -10,9 +10,10 @@ import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator import tmux
+from orchestrator import backup, tmux
 from orchestrator.config import Config
 from orchestrator.drivers.environ import agent_environ
 from orchestrator.errors import TicketError
@@ -23,6 +24,7 @@ MIN_SYSTEMD = 252
 MIN_TMUX = (3, 3)
 MIN_FREE_BYTES = 1 << 30
 COMMAND_TIMEOUT_S = 10
+BACKUP_AGE = timedelta(days=2)  # older than that, and a night was missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Check:
 def examine(config: Config) -> list[Check]:
     """All checks, in the order in which they would hurt."""
     checks: list[Callable[[Config], Check]] = [
-        _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _gateway, _claude, _disk,
+        _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _backup,
+        _gateway, _claude, _disk,
     ]  # fmt: skip
     return [_guarded(check, config) for check in checks]
 
@@ -139,6 +142,24 @@ def _postgres(config: Config) -> Check:
     rows = Database(config.database_dsn, application="doctor").query("SHOW server_version")
     where = "your own" if config.database.url else "embedded"
     return Check("postgres", "ok", f"{rows[0]['server_version']}, {where}")
+
+
+def _backup(config: Config) -> Check:
+    if config.database.url:
+        return Check("backup", "ok", "the database is your own, and so are its backups")
+    found = backup.listed(config.backup_dir)
+    if found:
+        since = found[-1].made_at
+        told = f"{len(found)}, the newest {since:%Y-%m-%d %H:%M} UTC: {found[-1].path}"
+    else:
+        cluster, told = config.state_dir / "postgres" / "PG_VERSION", "none yet"
+        since = datetime.fromtimestamp(cluster.stat().st_mtime if cluster.exists() else 0, UTC)
+    if datetime.now(UTC) - since > BACKUP_AGE:
+        return Check(
+            "backup", "warn", told,
+            "ticketctl backup; why none was made: journalctl --user -u mc-backup.service -n 20",
+        )  # fmt: skip
+    return Check("backup", "ok", told)
 
 
 def connect_to_gateway(config: Config) -> socket.socket:

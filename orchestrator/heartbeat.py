@@ -64,6 +64,7 @@ def beat(
         "max_active": config.worktree.max_active,
         "logs": dict(_logs(config, known, warnings)),
     }
+    _measured(config, database, known, data["worktrees"])
     if last is not None:
         data["log_growth"] = _growth(last[1].get("logs", {}), data["logs"])
     _turns_and_queues(config, database, warnings)
@@ -129,7 +130,30 @@ def _worktree(
     ):
         size = disk_bytes(path)
     worktrees.measured(database, place.ticket_id, disk_bytes=size, git_state=state)
-    return {"ticket": place.ticket_id, "disk_bytes": size, "git": state.get("text", "?")}
+    return {
+        "ticket": place.ticket_id, "disk_bytes": size, "git": state.get("text", "?"), "state": state,
+    }  # fmt: skip
+
+
+def _measured(
+    config: Config, database: Database, known: list[Ticket], found: list[dict[str, Any]]
+) -> None:
+    """Each ticket's disk use and the state of its worktree, for the board."""
+    trees = {tree["ticket"]: tree for tree in found}
+    for ticket in known:
+        tree = trees.get(ticket.id, {})
+        size = (tree.get("disk_bytes") or 0) + _own_bytes(config.ticket_paths(ticket.id).folder)
+        tickets.measured(database, ticket.id, disk_bytes=size, git_state=tree.pop("state", None))
+
+
+def _own_bytes(folder: Path) -> int:
+    """Logs, sidecar and settings; what a chat ticket's agent wrote is below and is not counted."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [e.stat(follow_symlinks=False) for e in entries if e.is_file()]
+    except OSError:
+        return 0  # it has not run yet, or something was removed just now
+    return sum(status.st_blocks * 512 for status in found)
 
 
 def _git_state(place: Place, ticket: Ticket | None) -> dict[str, Any]:

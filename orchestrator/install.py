@@ -21,8 +21,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator import backup, doctor, postgres, systemd
 from orchestrator import config as configuration
-from orchestrator import doctor, postgres, systemd
 from orchestrator.config import Config, share_path
 from orchestrator.errors import ConfigError, TicketError, Unavailable
 from orchestrator.store import logins
@@ -66,7 +66,8 @@ def unit_folder(config: Config) -> Path:
 def unit_files(config: Config) -> list[Path]:
     """The units of this configuration, as they come with the product."""
     found = sorted(p for p in share_path("units").iterdir() if p.suffix != ".j2")
-    return [p for p in found if not (config.database.url and p.name == "mc-postgres.service")]
+    of_embedded = {"mc-postgres.service", "mc-backup.service", "mc-backup.timer"}
+    return [p for p in found if not (config.database.url and p.name in of_embedded)]
 
 
 def drop_ins(config: Config) -> dict[Path, str | None]:
@@ -224,19 +225,39 @@ def _units(report: Report, config: Config) -> bool:
 
 def _cluster(report: Report, config: Config) -> None:
     release = postgres.wanted_release(config)
-    link = postgres.link_path(config)
-
-    def relink() -> None:
-        with suppress(FileNotFoundError):
-            link.unlink()
-        link.symlink_to(release)
-
+    link, path = postgres.link_path(config), postgres.cluster_path(config)
+    made = postgres.cluster_release(config) is not None
+    if not made and (left := _left_of_clusters(config)):
+        raise ConfigError(
+            f"There is no database cluster at {path}, but {left}.",
+            hint="Put it back: ticketctl restore --new-cluster latest; or, to begin with nothing,"
+            " move that away.",
+        )
     report.step(
         f"PostgreSQL {release.name}",
-        None if link.is_symlink() and link.readlink() == release else relink,
+        None
+        if link.is_symlink() and link.readlink() == release
+        else partial(postgres.relink, config, release),
     )
-    made = (postgres.cluster_path(config) / "PG_VERSION").exists()
-    report.step("private database cluster", None if made else lambda: postgres.make_cluster(config))
+    report.step(
+        "private database cluster",
+        None if made else partial(postgres.make_cluster, path, release),
+    )
+    if release != (newest := postgres.newest_release()):
+        click.echo(
+            f"    PostgreSQL {newest.name} is installed too; the database moves to it with"
+            " `ticketctl restore --new-cluster`, its backup taken just then"
+        )
+
+
+def _left_of_clusters(config: Config) -> str:
+    """What says that there was a database: an empty one must not silently take its place."""
+    path = postgres.cluster_path(config)
+    aside = sorted(p.name for p in path.parent.glob(f"{path.name}.*") if p.is_dir())
+    if aside:
+        return f"{aside[-1]} beside it"
+    backups = backup.listed(config.backup_dir)
+    return f"{len(backups)} backups, the newest {backups[-1].path}" if backups else ""
 
 
 def _linger(report: Report) -> None:
@@ -265,7 +286,7 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
         report.step(
             "PostgreSQL runs", None if running else lambda: manager.start("mc-postgres.service")
         )
-        if postgres.ensure_database(config):
+        if postgres.ensure_database(postgres.embedded(config)):
             report.step("database mission_control", lambda: None)
     applied = ensure_schema(Database(config.database_dsn, application="setup"))
     report.step(
@@ -292,6 +313,7 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
         "mc-reconcile.timer",
         "mc-heartbeat.timer",
         "mc-logrotate.timer",
+        *(() if config.database.url else ("mc-backup.timer",)),
     ]
     idle = [u for u in wanted if manager.unit(u).active != "active"]
 

@@ -8,6 +8,7 @@ What was frozen is written down first: whoever dies in between leaves a note for
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
@@ -30,16 +31,28 @@ def folder_of_notes(config: Config) -> Path:
     return config.runtime_dir / "frozen-for-rotation"
 
 
+def writers(config: Config) -> dict[int, tuple[int, Path]]:
+    """The processes that write pane logs, with the file each writes; one walk for all tickets."""
+    folder, found = config.state_dir / "tickets", dict[int, tuple[int, Path]]()
+    for pid, path in _writers():
+        if path.parent.parent == folder and path.parent.name.isdigit():
+            found[int(path.parent.name)] = pid, path
+    return found
+
+
 def writer_of(log_folder: Path) -> tuple[int, Path] | None:
     """The process that writes a pane log, and the file it writes; None when there is none."""
+    return next((found for found in _writers() if found[1].parent == log_folder), None)
+
+
+def _writers() -> Iterator[tuple[int, Path]]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             with suppress(OSError):
                 path = Path(os.readlink(process / "fd/1"))
-                ours = path.parent == log_folder and path.name.startswith("pane.log")
+                ours = path.name.startswith("pane.log")
                 if ours and (process / "comm").read_text().strip() in {"cat", "sh"}:
-                    return int(process.name), path
-    return None
+                    yield int(process.name), path
 
 
 def hand_over(
@@ -120,14 +133,38 @@ def _drain(server: tmux.Server, number: int, writer: int) -> None:
         time.sleep(_LOOK_S)  # the kernel has no event for a process that begins to wait
 
 
-def mend(config: Config, server: tmux.Server, number: int) -> str | None:
+def mend(
+    config: Config, server: tmux.Server, number: int, *, writer_ended: bool = False
+) -> str | None:
     """Pipes a living pane again whose writer died; what is on its screen, or None: it was well.
 
     What was printed meanwhile is in no log: the caller records the gap.
+
+    Args:
+        config: for the log's path.
+        server: where the pane is.
+        number: whose.
+        writer_ended: the caller saw it end; tmux itself notices only when the pane prints.
     """
-    pane = server.pane(number)
-    if pane is None or pane.dead or pane.piped:
-        return None
-    screen = server.capture(number)
-    server.pipe(number, config.ticket_paths(number).pane_log_path)
-    return screen
+    log = config.ticket_paths(number).pane_log_path
+    with _alone(config):
+        pane = server.pane(number)
+        if pane is None or pane.dead:
+            return None
+        if pane.piped and (not writer_ended or writer_of(log.parent) is not None):
+            return None
+        screen = server.capture(number)
+        server.pipe(number, log)
+        return screen
+
+
+@contextmanager
+def _alone(config: Config) -> Iterator[None]:
+    """The heartbeat and the watch beside the dispatcher mend one after the other."""
+    config.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(config.runtime_dir / "pipes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

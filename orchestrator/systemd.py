@@ -257,6 +257,12 @@ class UserManager:
             unit_file=self._text(path, _UNIT, "UnitFileState"),
         )
 
+    def running(self, pattern: str) -> list[str]:
+        """The units that run, or are on their way up or down, by a pattern such as ticket@*.service."""
+        states = [b"active", b"activating", b"reloading", b"deactivating"]
+        rows = self._call("ListUnitsByPatterns", "asas", states, [pattern.encode()])
+        return sorted(row[0].decode() for row in rows)
+
     def service(self, unit: str) -> ServiceFacts:
         """Accounting of one service."""
         path = self._path(unit)

@@ -15,7 +15,7 @@ from typing import Any
 import bottle
 
 from orchestrator.errors import TicketError, Unavailable
-from orchestrator.store import messages, tickets, worktrees
+from orchestrator.store import messages, tickets
 from orchestrator.store.tickets import Ticket
 from webgate import auth, metrics, openapi, pages, problems
 from webgate.acting import Acting
@@ -54,10 +54,7 @@ class Pages:
             (name, title, [t for t in found if column_of(t) == name])
             for name, title in (*COLUMNS, *((CLOSED,) if closed else ()))
         ]
-        places = {place.ticket_id: place for place in worktrees.active(self._shared.database)}
-        return self._page(
-            "board.html", columns=columns, closed=closed, count=len(found), places=places
-        )
+        return self._page("board.html", columns=columns, closed=closed, count=len(found))
 
     def ticket_page(self, ticket: str) -> str:
         """`GET /ticket/<ticket>`; while the database is away, as it last was."""

@@ -70,13 +70,22 @@ NAMED: Schema = {
     "description": "the page, by a name it made up",
 }
 
+_GIT: Schema = {
+    "anyOf": [
+        _object({"ahead": INT, "behind": INT, "dirty": INT, "untracked": INT,
+                 "conflicts": _list(TEXT), "text": TEXT}),
+        {"type": "null"},
+    ],
+    "description": "the worktree against its base, as of the last heartbeat",
+}  # fmt: skip
 _TICKET = {
     "id": INT, "title": TEXT, "prompt": TEXT, "kind": {"enum": ["code", "chat"]},
     "repo_path": _or_null("string"), "base_ref": _or_null("string"), "base_sha": _or_null("string"),
     "driver": TEXT, "status": {"enum": ["open", "in_progress", "needs_input", "closed"]}, "turn_state": TEXT,
     "session_id": TEXT, "worktree_path": _or_null("string"),
     "cost_usd": {**NUMBER, "description": "US dollars"},
-    "input_tokens": INT, "output_tokens": INT, "created_at": AT, "updated_at": AT,
+    "input_tokens": INT, "output_tokens": INT, "disk_bytes": _or_null("integer"),
+    "git": _GIT, "created_at": AT, "updated_at": AT,
     "last_sign_at": AT_OR_NULL, "closed_at": AT_OR_NULL,
 }  # fmt: skip
 _MESSAGE = {

@@ -74,8 +74,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = f"/static/{static_version()}"
-    environment.filters["age"] = age
-    environment.filters["size"] = size
+    environment.filters |= {"age": age, "size": size}
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     return environment
 

@@ -48,11 +48,20 @@ def ticket(record: Ticket) -> dict[str, Any]:
         "cost_usd": float(record.cost_usd),
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,
+        "disk_bytes": record.disk_bytes,
+        "git": git(record),
         "created_at": _at(record.created_at),
         "updated_at": _at(record.updated_at),
         "last_sign_at": _at(record.last_sign_at),
         "closed_at": _at(record.closed_at),
     }
+
+
+def git(record: Ticket) -> dict[str, Any] | None:
+    """The state of its worktree as of the last heartbeat; None where there is none, or git failed."""
+    names = ("ahead", "behind", "dirty", "untracked", "conflicts", "text")
+    found = record.git_state or {}
+    return {name: found[name] for name in names} if "ahead" in found else None
 
 
 def state(record: Ticket) -> dict[str, Any]:

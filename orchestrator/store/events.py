@@ -16,6 +16,11 @@ OWN_KINDS = {
     "worker_ended": "the worker is gone, with the reason",
     "reconciled": "what runs was brought in line with what should, with the reason",
     "state": "the turn state changed, with what that rests on",
+    "gap": "what the pane printed is in no log for a while, with the reason and what the screen showed",
+    "merged": "its commits were merged into a branch",
+    "pushed": "its branch was pushed",
+    "closed": "it was closed, with its archive and what was given up",
+    "reopened": "it was opened again",
 }
 
 

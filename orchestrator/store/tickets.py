@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -45,6 +45,8 @@ class Ticket:
     cost_usd: Decimal
     input_tokens: int
     output_tokens: int
+    disk_bytes: int | None  #: worktree, logs and sidecar; as of the last heartbeat, like git_state
+    git_state: Mapping[str, Any] | None  #: ahead, behind, dirty, untracked, conflicts, text
     created_at: datetime  #: aware, UTC
     updated_at: datetime
     closed_at: datetime | None
@@ -169,3 +171,15 @@ def update(database: Database, ticket: int, **values: Any) -> None:
     )
     if not rows:
         raise NoSuchTicket(f"There is no ticket {ticket}.", hint="See: ticketctl list")
+
+
+def measured(
+    database: Database, ticket: int, *, disk_bytes: int | None, git_state: Mapping[str, Any] | None
+) -> None:
+    """Writes down what the heartbeat found; nobody is told when it is as before."""
+    state = None if git_state is None else json.dumps(git_state)
+    database.query(
+        "UPDATE tickets SET disk_bytes = %(disk)s, git_state = %(git)s WHERE id = %(ticket)s"
+        " AND (disk_bytes, git_state) IS DISTINCT FROM (%(disk)s::bigint, %(git)s::jsonb)",
+        {"ticket": ticket, "disk": disk_bytes, "git": state},
+    )

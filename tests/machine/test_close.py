@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 
 import pytest
 
+from tests.machine.install import CHECKOUT, copy_checkout
 from tests.machine.machine import Machine
 from tests.machine.product import HOME, STATE, Product
+from tests.unit.messes import HARMLESS, MESSES
+
+CLOSES = int(os.environ.get("MC_DRILL_CLOSES", "6"))
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +119,53 @@ def test_gc_says_first_and_does_it_then(product: Product) -> None:
     assert done[quiet]["done"], done
     assert product.show(quiet)["status"] == "closed"
     assert product.show(running)["status"] == "in_progress"
+
+
+MESS = f"cd {CHECKOUT} && python3 -m tests.unit.messes"
+
+
+@pytest.mark.timeout(3600)
+def test_closing_random_trees_loses_nothing(product: Product) -> None:
+    """Refused, with the unit running and every file in place; or closed, and all of it comes back.
+
+    What an agent may leave behind, up to four at a time. MC_DRILL_CLOSES=100 makes it the long drill.
+    """
+    copy_checkout(product.machine)
+    seed = random.randrange(10**6)
+    dice = random.Random(seed)
+    print(f"seed {seed}")
+    closed = refused = 0
+    for number in range(CLOSES):
+        messes = set(dice.sample(MESSES, dice.randrange(5))) if number else {"ignored", "merged"}
+        repo = product.make_repository(f"{HOME}/random/{number}/demo")
+        product.machine.sh(
+            f"cd {repo}; printf '*.ignored\\nnode_modules/\\n' > .gitignore; echo other > other;"
+            " git add -A; git commit -qm more"
+        )
+        ticket = product.new("random", "--repo", repo, "--driver", "command", "--", "sleep", "1000")
+        product.ctl("start", str(ticket))
+        path = f"{HOME}/random/{number}/wt/ticket-{ticket}"
+        product.machine.sh(f"{MESS} make {repo} {path} {' '.join(sorted(messes))}")
+        before = product.machine.sh(f"{MESS} contents {path}").stdout
+        head = product.machine.sh(f"git -C {path} rev-parse HEAD").stdout
+        done = product.ctl("close", str(ticket), check=False)
+        if messes - HARMLESS:
+            refused += 1
+            assert done.returncode == 5, (messes, done.stderr)
+            assert "would lose work" in done.stderr
+            assert product.unit(ticket)["ActiveState"] == "active"
+            assert product.machine.sh(f"{MESS} contents {path}").stdout == before
+            assert product.machine.sh(f"git -C {path} rev-parse HEAD").stdout == head
+            product.ctl("close", str(ticket), "--keep-worktree")
+            assert product.machine.sh(f"{MESS} contents {path}").stdout == before
+            product.machine.sh(f"rm -rf {HOME}/random/{number}; pkill -fx 'sleep 60' || true")
+            product.ctl("gc", "--yes")
+        else:
+            closed += 1
+            assert done.returncode == 0, (messes, done.stderr)
+            assert product.machine.run(["test", "-e", path], check=False).returncode
+            product.ctl("reopen", str(ticket))
+            assert product.machine.sh(f"git -C {path} rev-parse HEAD").stdout == head
+            assert product.machine.sh(f"{MESS} contents {path}").stdout == before
+            product.ctl("close", str(ticket))
+    print(f"{closed} closed and opened again, {refused} refused")

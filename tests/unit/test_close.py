@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +25,7 @@ from orchestrator.store import archives, events, tickets, worktrees
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
 from orchestrator.workplace import ensure_workplace
+from tests.unit.messes import HARMLESS, MESSES, contents, mess
 from tests.unit.repositories import canary, commit, git, repository
 
 
@@ -124,115 +123,6 @@ def test_reopen_brings_back_worktree_files_and_log(
 
 # -- a hundred random trees ------------------------------------------------------------------------
 
-MESSES = [
-    "dirty", "staged", "staged-then-reverted", "deleted", "untracked", "untracked-link", "ignored",
-    "disposable", "assumed", "skipped", "unmerged", "merged", "pushed", "detached", "switched", "process",
-    "repository", "rebase", "stat", "odd-name", "mode",
-]  # fmt: skip
-HARMLESS = {"disposable", "merged", "pushed", "ignored"}
-
-
-def _commits(repo: Path, path: Path, messes: set[str]) -> None:
-    if "pushed" in messes:
-        remote = repo.parent / "remote.git"
-        git(repo, "clone", "-q", "--bare", str(repo), str(remote))
-        git(repo, "remote", "add", "origin", str(remote))
-    for name in ("merged", "pushed", "switched", "detached", "unmerged"):
-        if name not in messes:
-            continue
-        if name == "switched":
-            git(path, "checkout", "-q", "-b", "elsewhere")
-        if name == "detached":
-            git(path, "checkout", "-q", "--detach")
-        (path / name).write_text(name)
-        commit(path, name)
-        if name == "merged":
-            git(repo, "merge", "-q", "--no-ff", "-m", "merge", git(path, "rev-parse", "HEAD"))
-        if name == "pushed":
-            git(path, "push", "-q", "origin", "HEAD:refs/heads/work")
-            git(repo, "fetch", "-q", "origin")
-
-
-def _write(name: str, text: str) -> Callable[[Path], object]:
-    def write(path: Path) -> None:
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(text)
-
-    return write
-
-
-def _stage(name: str, text: str, then: str) -> Callable[[Path], object]:
-    def stage(path: Path) -> None:
-        (path / name).write_text(text)
-        git(path, "add", name)
-        (path / name).write_text(then)
-
-    return stage
-
-
-def _hide(flag: str) -> Callable[[Path], object]:
-    def hide(path: Path) -> None:
-        git(path, "update-index", flag, "README")
-        (path / "README").write_text("hidden\n")
-
-    return hide
-
-
-def _touch_back(path: Path) -> None:
-    """As long as before, and its time put back."""
-    before = (path / "README").stat()
-    (path / "README").write_text("olleh\n")
-    os.utime(path / "README", ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-_FILES: dict[str, Callable[[Path], object]] = {
-    "dirty": _write("README", "dirty\n"),
-    "staged": _stage("staged", "staged\n", "staged\n"),
-    "staged-then-reverted": _stage("other", "staged only\n", "other\n"),
-    "deleted": lambda path: (path / ".gitignore").unlink(),
-    "untracked": _write("new/deep/file", "new\n"),
-    "untracked-link": lambda path: (path / "link").symlink_to("/nowhere"),
-    "ignored": _write("notes.ignored", "notes\n"),
-    "disposable": _write("node_modules/x", "x"),
-    "assumed": _hide("--assume-unchanged"),
-    "skipped": _hide("--skip-worktree"),
-    "repository": lambda path: repository(path / "inner"),
-    "rebase": lambda path: (Path(git(path, "rev-parse", "--git-dir")) / "rebase-merge").mkdir(),
-    "stat": _touch_back,
-    "odd-name": _write(os.fsdecode(b"a\n\xff \"'"), "odd\n"),
-    "mode": lambda path: (path / "other").chmod(0o755),
-}
-
-
-@contextmanager
-def _mess(repo: Path, path: Path, messes: set[str]) -> Iterator[None]:
-    """What an agent may leave behind; commits first, for they change what is dirty."""
-    _commits(repo, path, messes)
-    for name in sorted(messes & _FILES.keys()):
-        _FILES[name](path)
-    process = subprocess.Popen(["sleep", "60"], cwd=path) if "process" in messes else None
-    try:
-        yield
-    finally:
-        if process:
-            process.kill()
-            process.wait()
-
-
-def _contents(path: Path) -> dict[str, tuple[str, bytes]]:
-    """Every file of a tree but .git and what can be made again."""
-    found: dict[str, tuple[str, bytes]] = {}
-    for folder, folders, names in os.walk(path):
-        folders[:] = [f for f in folders if f not in {".git", "node_modules"}]
-        for name in names:
-            file = Path(folder, name)
-            if file.name == ".git":
-                continue
-            kind = "link" if file.is_symlink() else "file"
-            data = os.fsencode(os.readlink(file)) if kind == "link" else file.read_bytes()
-            found[str(file.relative_to(path))] = (kind, data)
-    return found
-
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(messes=st.sets(st.sampled_from(MESSES), max_size=4), force=st.booleans())
@@ -249,14 +139,14 @@ def test_closing_a_random_tree_loses_nothing(
         (repo / "other").write_text("other\n")
         commit(repo)
         ticket, path = started(config, database, repo)
-        with _mess(repo, path, messes):
-            before, head = _contents(path), git(path, "rev-parse", "HEAD")
+        with mess(repo, path, messes):
+            before, head = contents(path), git(path, "rev-parse", "HEAD")
             try:
                 closed(config, database, ticket, force=force)
             except Conflict:
                 assert not force
                 assert messes - HARMLESS, "nothing was in the way, and it was refused"
-                assert _contents(path) == before
+                assert contents(path) == before
                 assert git(path, "rev-parse", "HEAD") == head
                 assert tickets.get(database, ticket.id).status != "closed"
                 return
@@ -268,10 +158,10 @@ def test_closing_a_random_tree_loses_nothing(
         if force and "rebase" in messes:
             return
         reopen(config, database, ticket.id)
-        after = _contents(path)
+        after = contents(path)
         if "switched" in messes or "detached" in messes:
             git(path, "checkout", "-q", "--force", head)
-            after = {**_contents(path), **after}
+            after = {**contents(path), **after}
         if "repository" in messes:  # given up by --force, and said
             before = {n: c for n, c in before.items() if not n.startswith("inner/")}
         if "deleted" in messes:
@@ -289,7 +179,7 @@ def test_every_mess_is_seen(config: Config, database: Database, repo: Path) -> N
         shutil.copytree(repo, copy)
         ours = replace(config, worktree=replace(config.worktree, path=f"../wt{number}/{{id}}"))
         ticket, path = started(ours, database, copy)
-        with _mess(copy, path, {name}), pytest.raises(Conflict, match="would lose work"):
+        with mess(copy, path, {name}), pytest.raises(Conflict, match="would lose work"):
             closed(config, database, ticket)
         assert path.exists(), name
 

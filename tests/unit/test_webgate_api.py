@@ -57,6 +57,36 @@ def test_a_ticket_that_is_not_there(shared_gateway: Gateway, rest: str) -> None:
     assert answer.json()["hint"]
 
 
+def test_a_ticket_shows_its_worktree_and_its_disk_use(fresh_gateway: Gateway) -> None:
+    """As the heartbeat measured: in the API and, escaped, on the board; whoever looks is told once."""
+    ticket = tickets.create(fresh_gateway.database, title="measured").id
+    state = {
+        "ahead": 2, "behind": 1, "dirty": 1, "untracked": 0, "conflicts": ["<a>"], "text": "+2 -1 *1 !1",
+        "branch": "refs/heads/ticket-1", "head_sha": None,
+    }  # fmt: skip
+    shown = fresh_gateway.get(f"/api/ticket/{ticket}").json()
+    assert (shown["git"], shown["disk_bytes"]) == (None, None)
+    tickets.measured(fresh_gateway.database, ticket, disk_bytes=5 << 20, git_state=state)
+    before = tickets.get(fresh_gateway.database, ticket)
+    shown = fresh_gateway.get(f"/api/ticket/{ticket}").json()
+    assert shown["git"] == {k: v for k, v in state.items() if k not in {"branch", "head_sha"}}
+    assert shown["disk_bytes"] == 5 << 20
+    page = fresh_gateway.get("/").body.decode()
+    assert "+2 -1 *1 !1</span>" in page
+    assert (
+        "2 commits ahead of its base, 1 behind; 1 files not committed; conflicts in &lt;a&gt;"
+        in page
+    )
+    assert "5 MiB</span>" in page
+    tickets.measured(
+        fresh_gateway.database, ticket, disk_bytes=3 << 30, git_state={"error": "gone", "text": "?"}
+    )
+    assert fresh_gateway.get(f"/api/ticket/{ticket}").json()["git"] is None
+    assert "3.0 GiB</span>" in fresh_gateway.get("/").body.decode()
+    # it is no sign of life, and no change of what the operator sees
+    assert tickets.get(fresh_gateway.database, ticket).updated_at == before.updated_at
+
+
 def test_tickets_are_listed(fresh_gateway: Gateway) -> None:
     """Open ones by number; closed ones when asked for."""
     first = tickets.create(fresh_gateway.database, title="first")

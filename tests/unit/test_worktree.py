@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import config as configuration
-from orchestrator import worktree, worktree_include
+from orchestrator import diff, finish, loss, worktree, worktree_include
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError
 from orchestrator.store import tickets, worktrees
@@ -136,6 +137,33 @@ def test_a_failed_checkout_leaves_nothing_behind(
     path = made(config, database, ticket)
     assert (path / "big").read_text() == "x\n"
     assert trace.exists()  # the operator's own filter, as in a checkout by hand
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
+def test_files_of_git_lfs_are_there_and_are_no_change(
+    config: Config, database: Database, repo: Path, tmp_path: Path
+) -> None:
+    """With the real Git LFS: the worktree has the content, and diff and push know what it is."""
+    git(repo, "lfs", "install", "--local")
+    git(repo, "lfs", "track", "*.bin")
+    (repo / "a.bin").write_bytes(bytes(200_000))
+    commit(repo)
+    assert "git-lfs" in git(repo, "show", "HEAD:a.bin")
+    ticket = code_ticket(database, repo)
+    path, base = ensure_workplace(config, database, ticket, warn=lambda _: None)
+    assert base is not None
+    assert (path / "a.bin").read_bytes() == bytes(200_000)
+    assert diff.diff(repo, path, base).files == ()
+    (path / "b.bin").write_bytes(b"more" * 100)
+    commit(path)
+    (changed,) = diff.diff(repo, path, base).files
+    assert changed.path == "b.bin"
+    assert loss.look(repo, path, branch=f"ticket-{ticket.id}").uncommitted == ()
+    remote = tmp_path / "remote.git"
+    git(tmp_path, "init", "-q", "--bare", str(remote))
+    git(repo, "remote", "add", "origin", f"file://{remote}")
+    finish.push(repo, f"ticket-{ticket.id}", "main")
+    assert [p.stat().st_size for p in (remote / "lfs/objects").rglob("*") if p.is_file()] != []
 
 
 def test_hooks_are_not_run(config: Config, database: Database, repo: Path) -> None:
