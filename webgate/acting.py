@@ -32,7 +32,7 @@ class Acting:
     def create(self) -> dict[str, Any]:
         """A new ticket; with "start" it is started too."""
         asked = body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES)
-        record = creation.create(self._database, asked)
+        record = creation.create(self._shared.settings, self._database, asked)
         bottle.response.status = HTTPStatus.CREATED.value
         bottle.response.set_header("Location", f"/api/ticket/{record.id}")
         problem = None
