@@ -48,9 +48,10 @@ def main() -> None:
 
 def _driver(name: str | None, command: Sequence[str], *, no_tmux: bool) -> str:
     """Which driver runs the ticket, when what else was said fits it."""
+    from orchestrator.config import load
     from orchestrator.drivers import driver_named
 
-    driver = driver_named(name or ("command" if command else "claude")).name
+    driver = driver_named(name or ("command" if command else "claude"), load()).name
     if command and driver != "command":
         raise InvalidInput(f"The {driver} driver takes no command.", hint="Use --driver command.")
     if driver == "command" and not command:
@@ -79,7 +80,8 @@ def _driver(name: str | None, command: Sequence[str], *, no_tmux: bool) -> str:
 @click.option(
     "--driver",
     default=None,
-    help="claude, claude_stream, oneshot, command or demo.  [default: claude]",
+    help="claude, claude_stream, oneshot, command, demo, or a [drivers.NAME] of config.toml."
+    "  [default: claude]",
 )
 @click.option("--kind", type=click.Choice(["code", "chat"]), help="[default: code with --repo]")
 @click.option("--id", "number", type=NUMBER, help="This number instead of the next free one.")

@@ -2,13 +2,12 @@
 
 Read once by each entry point with `load()`; everything else gets the frozen `Config`. The file is
 `$XDG_CONFIG_HOME/mission-control/config.toml`; each key also stands as `MC_<TABLE>_<KEY>` in the
-environment, which wins. Out of scope: what a ticket itself says (store) and what a unit says
-(units/ and its drop-ins).
+environment, which wins; `[drivers.NAME]` tables (`driver_tables.py`) stand in the file alone. Out of
+scope: what a ticket itself says (store) and what a unit says (units/ and its drop-ins).
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from orchestrator.driver_tables import DriverTable, refuse_unknown, tables_from
 from orchestrator.errors import ConfigError, InvalidInput
 
 APP = "mission-control"
@@ -218,6 +218,7 @@ class Config:
     dispatch: Dispatch = field(default_factory=Dispatch)
     reconcile: Reconcile = field(default_factory=Reconcile)
     notify: Notify = field(default_factory=Notify)
+    drivers: Mapping[str, DriverTable] = field(default_factory=dict)  #: by name
     config_dir: Path = Path()
     state_dir: Path = Path()
     data_dir: Path = Path()
@@ -307,10 +308,10 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(f"{path}: {error}.", hint="Mend that line, or remove the file.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-    tables = {f.name: f.type for f in fields(Config) if f.name in _TABLES}
-    _refuse_unknown(path, "table", set(raw), set(tables))
+    refuse_unknown(path, "table", set(raw), {*_TABLES, "drivers"})
     config = Config(
         **{name: _table(path, name, raw.get(name, {}), env) for name in _TABLES},  # type: ignore[arg-type]
+        drivers=tables_from(path, raw.get("drivers", {})),
         config_dir=config_dir,
         state_dir=Path(env.get("XDG_STATE_HOME") or home / ".local/state") / APP,
         # The units say %h/.local/share in so many words, whatever XDG_DATA_HOME is.
@@ -342,7 +343,7 @@ def _table(path: Path, name: str, raw: object, env: Mapping[str, str]) -> object
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: {name} is a table.", hint=f"Write [{name}].")
     known = {f.name: f for f in fields(kind)}
-    _refuse_unknown(path, f"key of [{name}]", set(raw), set(known))
+    refuse_unknown(path, f"key of [{name}]", set(raw), set(known))
     values: dict[str, Any] = {}
     for key, spec in known.items():
         default = spec.default
@@ -372,13 +373,6 @@ def _from_text(text: str, default: object) -> object:
     if isinstance(default, tuple):
         return text.split()
     return text
-
-
-def _refuse_unknown(path: Path, what: str, given: set[str], known: set[str]) -> None:
-    for name in sorted(given - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
-        raise ConfigError(f"{path}: {name!r} is no {what}.", hint=meant)
 
 
 def _address(text: str) -> tuple[str, int] | Path:

@@ -28,8 +28,9 @@ STALE_S = 2.0  # a worker that has just taken a prompt may still say that it is 
 CONFIRM_TIMEOUT_S = 15.0
 TAIL_BYTES = 262_144  # of the sidecar; a longer prompt is seen by the worker's own word
 TYPING_S = 2.0  # somebody who pressed a key less than this ago is typing
-_PASTED = re.compile(r"\[Pasted text #\d+[^\]]*\]")  # how a long text is shown in the box
-CTRL_C, ESC, ENTER = b"\x03", b"\x1b", b"\r"
+BEGIN_S = 1.0  # an agent that took a message shows its turn within that, if the turn is not over
+_PASTED = re.compile(r"(?i)\[Pasted [^\]\n]{1,60}\]")  # how a long text is shown in the box
+CTRL_C, ENTER = b"\x03", b"\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,16 @@ class Delivery:
             return Obstacle("somebody is typing in the pane")
         if pane.in_mode:  # somebody scrolled and left it so; keys would go to the copy mode
             self._server.leave_mode(number)
-        box = self._box(worker)
+        return self._obstacle_on_screen(worker)
+
+    def _obstacle_on_screen(self, worker: Worker) -> Obstacle | None:
+        number = worker.ticket.id
+        screen = self._server.capture(number, escapes=True)
+        box = worker.driver.box(screen)
         if box is None:
             return Obstacle("a dialog is shown in the pane")
+        if worker.driver.signs == "screen" and worker.driver.state_on(screen) != "idle":
+            return Obstacle("the worker is busy")  # what it said a moment ago is not enough
         if box and self._is_ghost(number, box):
             self._server.keys(number, CTRL_C)
             return Obstacle("the input box is being cleared")
@@ -105,6 +113,8 @@ class Delivery:
         before = self._server.capture(number)
         self._server.paste(number, text)
         self._wait_settled(number, before)
+        if worker.driver.signs == "screen":
+            return self._enter_by_screen(worker, text)
         if worker.state() is None:
             self._server.keys(number, ENTER)
             return Outcome("sent", f"the {worker.driver.name} driver confirms nothing")
@@ -149,10 +159,49 @@ class Delivery:
             )  # the worker's files and screen have no event that reaches this process
         return Outcome("unconfirmed", "the worker did not show it in time")
 
+    def _enter_by_screen(self, worker: Worker, text: str) -> Outcome:
+        """The same for an agent that tells us nothing but what it shows.
+
+        The turn that begins is the evidence; where its box is known, so is the box that emptied.
+
+        Raises:
+            NotTaken: a dialog swallowed the text, no Enter was pressed.
+        """
+        number = worker.ticket.id
+        pasted = time.monotonic()
+        entered: list[float] = []
+        while (now := time.monotonic()) - pasted < PATIENCE_S:
+            pane = self._server.pane(number)
+            if pane is None or pane.dead:
+                return Outcome("unconfirmed", "the worker ended while it was sent")
+            screen = self._server.capture(number, escapes=True)
+            state, box = worker.driver.state_on(screen), worker.driver.box(screen)
+            since = now - (entered[-1] if entered else pasted)
+            emptied = box == "" and worker.driver.has_box
+            began = state not in {"idle", None}  # a turn, or what it asks for at once
+            if entered and (began or (emptied and since > BEGIN_S)):
+                return Outcome("confirmed")
+            if not entered and emptied and since > SWALLOWED_S:
+                raise NotTaken(f"Ticket {number}: the text did not stay in the input box.")
+            if box and not _shows(box, text):
+                return Outcome(
+                    "unconfirmed", "somebody typed into the same input box; no Enter was sent"
+                )
+            # Our own text in the box is as good as a pattern, which may be hidden by it.
+            free = box and state in {"idle", None} if worker.driver.has_box else state == "idle"
+            again = box and len(entered) < MAX_ENTERS and since > RETRY_ENTER_S
+            if free and (not entered or again):
+                self._server.keys(number, ENTER)
+                entered.append(now)
+            elif entered and since > CONFIRM_TIMEOUT_S:
+                break
+            time.sleep(0.02)  # as above
+        return Outcome("unconfirmed", "the screen did not show that it began a turn")
+
     def interrupt(self, worker: Worker) -> None:
         """Breaks off the worker's turn; what it waits for is answered with no."""
         if not worker.driver.interrupt(worker.work):
-            self._server.keys(worker.ticket.id, ESC)
+            self._server.keys(worker.ticket.id, worker.driver.interrupt_key)
 
     def _box(self, worker: Worker) -> str | None:
         return worker.driver.box(self._server.capture(worker.ticket.id, escapes=True))

@@ -21,7 +21,7 @@ from orchestrator import systemd, tmux
 from orchestrator.config import Config
 from orchestrator.delivery import Delivery, Outcome
 from orchestrator.drivers import NotTaken, message_key
-from orchestrator.errors import Conflict, TicketError, Unavailable
+from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
 from orchestrator.notify import Notifier
 from orchestrator.pipe_watch import PipeWatch
 from orchestrator.store import messages, tickets
@@ -66,9 +66,8 @@ class Dispatcher:
 
     def _send_next(self, number: int) -> None:
         try:
-            worker = worker_of(self._config, tickets.get(self._database, number))
+            worker = self._worker(number)
             if worker is None:
-                self._explain(number, "the worker does not run")
                 return
             obstacle = self._delivery.obstacle(worker)
             if obstacle is not None and not self._made_way(worker):
@@ -86,6 +85,16 @@ class Dispatcher:
         finally:
             with self._lock:
                 self._sending.discard(number)
+
+    def _worker(self, number: int) -> Worker | None:
+        try:
+            worker = worker_of(self._config, tickets.get(self._database, number))
+        except (ConfigError, InvalidInput) as error:  # its driver's table has gone
+            self._explain(number, error.message)
+            return None
+        if worker is None:
+            self._explain(number, "the worker does not run")
+        return worker
 
     def _explain(self, number: int, reason: str) -> None:
         """Says in the rows why messages wait: at once when the reason is a new one, else now and then."""
@@ -119,6 +128,8 @@ class Dispatcher:
             outcome = self._delivery.send(worker, body, message_key(number, ids[0]))
         except NotTaken:
             outcome = None
+        except InvalidInput as error:
+            outcome = Outcome("refused", error.message)
         except Unavailable as error:
             outcome = Outcome("unconfirmed", error.message)
         finally:

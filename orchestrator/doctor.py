@@ -15,7 +15,9 @@ from pathlib import Path
 
 from orchestrator import backup, tmux
 from orchestrator.config import Config
+from orchestrator.drivers import driver_names
 from orchestrator.drivers.environ import agent_environ
+from orchestrator.drivers.table import of_table
 from orchestrator.errors import TicketError
 from orchestrator.store.db import Database
 from orchestrator.systemd import UserManager
@@ -41,7 +43,7 @@ def examine(config: Config) -> list[Check]:
     """All checks, in the order in which they would hurt."""
     checks: list[Callable[[Config], Check]] = [
         _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _backup,
-        _gateway, _claude, _disk,
+        _gateway, _claude, _drivers, _disk,
     ]  # fmt: skip
     return [_guarded(check, config) for check in checks]
 
@@ -204,6 +206,24 @@ def _claude(config: Config) -> Check:
     return Check(
         "claude", "ok", f"{_output(program, '--version') or 'gives no version'} ({program})"
     )
+
+
+def _drivers(config: Config) -> Check:
+    environ = agent_environ(os.environ)
+    missing: list[str] = []
+    for name, table in config.drivers.items():
+        try:
+            program = of_table(table).program(environ)
+        except TicketError as error:
+            return Check("drivers", "bad", error.message, error.hint or "See docs/drivers.md.")
+        if program is None:
+            missing.append(name)
+    if missing:
+        return Check(
+            "drivers", "warn", f"not installed: {', '.join(sorted(missing))}",
+            "Install the program, or mend its table in config.toml.",
+        )  # fmt: skip
+    return Check("drivers", "ok", ", ".join(driver_names(config)))
 
 
 def _disk(config: Config) -> Check:

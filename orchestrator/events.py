@@ -9,6 +9,7 @@ which conversation it is on) is folded into a `Memory` that is stored with the p
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -72,6 +73,7 @@ class Event:
     at: datetime  #: aware, UTC; as the line says it
     data: dict[str, Any]  #: what the line said
     offset: int  #: byte position of the line
+    text: str  #: `data` as JSON, without making it anew where the line has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +139,15 @@ def fold(memory: Memory, record: Record) -> tuple[Memory, Event]:
         if record.hook == "stream"
         else _KIND_OF_HOOK.get(record.hook, "other")
     )
-    data = record.data if record.hook in _KIND_OF_HOOK else {"hook": record.hook, **record.data}
-    if record.hook == "PermissionGone":
+    data, text = record.data, record.text or json.dumps(record.data)
+    if record.hook not in _KIND_OF_HOOK:
+        data = {"hook": record.hook, **data}
+        # A "hook" of the line's own comes later, and wins here as there.
+        text = f'{{"hook":"{record.hook}"' + (f",{text[1:]}" if record.data else "}")
+    elif record.hook == "PermissionGone":
         data = {**data, "behavior": "gone"}
-    event = Event(kind=kind, at=record.at, data=data, offset=record.offset)
+        text = json.dumps(data)
+    event = Event(kind=kind, at=record.at, data=data, offset=record.offset, text=text)
     return _EFFECTS.get(kind, _no_effect)(memory, record.data), event
 
 

@@ -12,34 +12,37 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 
 from orchestrator import config as configuration
 from orchestrator import events, sidecar, systemd
 from orchestrator.config import Config
-from orchestrator.errors import TicketError, Unavailable
+from orchestrator.errors import ConfigError, InvalidInput, TicketError, Unavailable
 from orchestrator.events import Event, Memory
 from orchestrator.sidecar import Poison, Record
 from orchestrator.store import ingestion, tickets
 from orchestrator.store.db import Database, Listener
-from orchestrator.store.ingestion import EventRow, PoisonRow, Position, TicketFacts
+from orchestrator.store.ingestion import EventRow, Finish, PoisonRow, Position, TicketFacts
 from orchestrator.store.tickets import Ticket
 from orchestrator.watch import FileIdentity, Watcher
 from orchestrator.workers import Worker, observed_state, worker_of
 
-BATCH_LINES = 1000  # a transaction; bounded memory, and nobody waits long behind it
+BATCH_LINES = 5000  # a transaction; bounded memory, and nobody waits long behind it
 BATCH_BYTES = 8_000_000
 SWEEP_S = 1.0  # a look at every file: inotify loses events when the kernel's queue is full
 WATCHDOG_S = 10.0
 STATE_LOOKS_S = (0.03, 0.1, 0.3)  # after a line: the worker's own word lags behind its hooks
 #: what goes to the journal as well; the rest is too much and too long for it
 TOLD = frozenset(
-    {"worker_start", "session_start", "session_end", "user_prompt", "turn_end", "api_error",
-     "permission_request", "permission_answer", "compact", "subagent"}
+    {"worker_start", "session_start", "session_end", "user_prompt", "message_taken", "turn_end",
+     "result", "api_error", "permission_request", "permission_answer", "compact", "subagent"}
 )  # fmt: skip
+_TWO_SIDED = frozenset({"compact", "subagent"})  # whose beginning and end are one kind
+MAX_TOLD_CHARS = 80  # of the one word that goes along
 
 
 @dataclass(slots=True)
@@ -55,6 +58,48 @@ class Followed:
     def source(self) -> str:
         """Its name in the database."""
         return f"sidecar:{self.ticket}"
+
+
+class Batch:
+    """Lines on their way into the database: read and folded while the server stores those before."""
+
+    def __init__(self, start: Position, found: Iterator[Record | Poison]) -> None:
+        self._start = start
+        self._found = found
+        self._memory = Memory.from_json(dict(start.state))
+        self._end = start.offset
+        self._newest: datetime | None = None
+        self.lines = 0
+        self.told: list[
+            tuple[str, str]
+        ] = []  #: for the journal: kind, and the word that goes along
+        self.poisons: list[PoisonRow] = []
+
+    def __iter__(self) -> Iterator[EventRow]:
+        for item in self._found:
+            self.lines += 1
+            self._end = item.end
+            if isinstance(item, Poison):
+                self.poisons.append(
+                    PoisonRow(offset=item.offset, end=item.end, hook=item.hook, reason=item.reason)
+                )
+                continue
+            self._memory, event = events.fold(self._memory, item)
+            if self._newest is None or event.at > self._newest:
+                self._newest = event.at
+            if event.kind in TOLD:
+                self.told.append((event.kind, _word_of(event)))
+            yield EventRow(kind=event.kind, at=event.at, text=event.text, offset=event.offset)
+
+    def finish(self) -> Finish:
+        """What is known once all of them were read."""
+        memory = self._memory
+        facts = TicketFacts(
+            cost_usd=memory.cost_usd, input_tokens=memory.input_tokens, output_tokens=memory.output_tokens,
+            session_id=memory.session_id, last_sign_at=self._newest,
+        )  # fmt: skip
+        after = replace(self._start, offset=self._end, state=memory.as_json())
+        return Finish(after=after, poisons=self.poisons, facts=facts)
 
 
 class Ingest:
@@ -83,50 +128,30 @@ class Ingest:
             )
         if identity.size <= start.offset:
             return False
-        found = list(_batch(followed.path, start.offset))
-        if not found:
+        found = _batch(followed.path, start.offset)
+        first = list(islice(found, ingestion.COPY_FROM))  # a few are there at once, or none is
+        if not first:
             return False
-        memory, rows, poisons = Memory.from_json(dict(start.state)), [], []
-        for item in found:
-            if isinstance(item, Poison):
-                poisons.append(
-                    PoisonRow(offset=item.offset, end=item.end, hook=item.hook, reason=item.reason)
-                )
-                continue
-            memory, event = events.fold(memory, item)
-            rows.append(
-                EventRow(kind=event.kind, at=event.at, data=event.data, offset=event.offset)
-            )
-        after = replace(start, offset=found[-1].end, state=memory.as_json())
-        facts = TicketFacts(
-            cost_usd=memory.cost_usd, input_tokens=memory.input_tokens, output_tokens=memory.output_tokens,
-            session_id=memory.session_id, last_sign_at=max((r.at for r in rows), default=None),
-        )  # fmt: skip
+        batch = Batch(start, chain(first, found))
         stored = ingestion.store_batch(
-            self._database, ticket=followed.ticket, source=followed.source, before=before, after=after,
-            events=rows, poisons=poisons, facts=facts,
+            self._database, ticket=followed.ticket, source=followed.source, before=before,
+            generation=start.generation, events=batch, finish=batch.finish,
         )  # fmt: skip
-        followed.position = after if stored else None
+        followed.position = batch.finish().after if stored else None
         if stored:
-            self.lines += len(found)
+            self.lines += batch.lines
             now = time.monotonic()
             followed.look_at = [now, *(now + s for s in STATE_LOOKS_S)]
-            self._tell(followed.ticket, rows, poisons)
+            self._tell(followed.ticket, batch.told, batch.poisons)
         return True
 
-    def _tell(self, ticket: int, rows: list[EventRow], poisons: list[PoisonRow]) -> None:
-        for row in rows:
-            if row.kind in TOLD:
-                what = (
-                    row.data.get("source")
-                    or row.data.get("tool_name")
-                    or row.data.get("reason")
-                    or ""
-                )
-                said = f"Ticket {ticket}: {row.kind.replace('_', ' ')}" + (
-                    f" ({what})" if what else ""
-                )
-                systemd.log(said + ".", ticket=ticket, event=row.kind)
+    def _tell(self, ticket: int, told: list[tuple[str, str]], poisons: list[PoisonRow]) -> None:
+        for kind, word in told:
+            said = f"Ticket {ticket}: {kind.replace('_', ' ')}"
+            systemd.log(
+                f"{said} ({word})." if word else f"{said}.", ticket=ticket, event=kind,
+                priority=4 if kind == "api_error" else 6,
+            )  # fmt: skip
         for poison in poisons:
             systemd.log(
                 f"Ticket {ticket}: sidecar line at byte {poison.offset} is {poison.reason}: quarantined.",
@@ -142,6 +167,17 @@ class Ingest:
                 f"Ticket {worker.ticket.id}: {before} -> {state} ({evidence}).",
                 ticket=worker.ticket.id, event="state",
             )  # fmt: skip
+
+
+def _word_of(event: Event) -> str:
+    """What kind of it, for the journal: a name the agent's program gives, nothing anybody said."""
+    asked = event.data.get("request")  # the stream's requests are an envelope
+    words = [
+        event.data.get(name) for name in ("source", "behavior", "tool_name", "reason", "error")
+    ]
+    words += [asked.get("tool_name")] if isinstance(asked, Mapping) else []
+    words.append(event.data.get("hook_event_name" if event.kind in _TWO_SIDED else "subtype"))
+    return next((word[:MAX_TOLD_CHARS] for word in words if isinstance(word, str) and word), "")
 
 
 def _batch(path: Path, offset: int) -> Iterator[Record | Poison]:
@@ -164,6 +200,7 @@ class Follower:
         self._workers: dict[int, Worker] = {}
         self._due: set[int] = set()
         self._next_sweep = 0.0
+        self._without_driver: set[int] = set()  # it was said already
 
     def close(self) -> None:
         """Lets inotify go."""
@@ -194,7 +231,7 @@ class Follower:
         alive: dict[int, Worker] = {}
         for ticket in tickets.list_all(self._database):
             self._follow(ticket)
-            worker = worker_of(self._config, ticket)
+            worker = self._worker_of(ticket)
             if worker is not None:
                 alive[ticket.id] = worker
         self._workers = alive
@@ -203,6 +240,15 @@ class Follower:
         for number in alive:
             if number in self._followed:
                 self._followed[number].look_at.append(now)
+
+    def _worker_of(self, ticket: Ticket) -> Worker | None:
+        try:
+            return worker_of(self._config, ticket)
+        except (InvalidInput, ConfigError) as error:
+            if ticket.id not in self._without_driver:
+                self._without_driver.add(ticket.id)
+                print(f"ticket {ticket.id}: its turn state is not read: {error}", file=sys.stderr)
+            return None
 
     def _follow(self, ticket: Ticket) -> None:
         path = self._config.ticket_paths(ticket.id).sidecar_path

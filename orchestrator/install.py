@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import getpass
+import hashlib
 import os
 import secrets
 import shutil
@@ -33,7 +34,7 @@ SERVICES = (
     "mc-ingest.service",
     "mc-dispatch.service",
     "mc-webgate.service",
-)  # restarted when the program changed
+)  # restarted when the program or the configuration changed
 GATEWAY_TIMEOUT_S = 10.0
 
 
@@ -293,17 +294,18 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
         "schema" + (f": {', '.join(applied)}" if applied else ""),
         (lambda: None) if applied else None,
     )
-    stamps = Path(sys.prefix) / "source.sha256", config.data_dir / "running.sha256"
-    now, ran = (p.read_bytes() if p.exists() else b"" for p in stamps)
+    program, ran = Path(sys.prefix) / "source.sha256", config.data_dir / "running.sha256"
+    now = _bytes(program).strip() + b" "
+    now += hashlib.sha256(_bytes(config.config_dir / "config.toml")).hexdigest().encode()
 
     def restart() -> None:
         for unit in SERVICES:
             if manager.unit(unit).active not in {"inactive", "failed"}:
                 manager.restart(unit)
-        stamps[1].write_bytes(now)
+        ran.write_bytes(now)
 
-    if now != ran:
-        report.step("services run this version", restart)
+    if now != _bytes(ran):
+        report.step("services run this version, with these settings", restart)
     wanted = [
         "mc.target",
         "tmux-mc.service",
@@ -322,6 +324,10 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
             manager.start(unit)
 
     report.step("services run", start if idle else None)
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def _gateway(config: Config) -> None:

@@ -28,12 +28,13 @@ from orchestrator.drivers import Launch, Work, driver_named
 from orchestrator.drivers.environ import NOT_FOR_THE_AGENT, agent_environ
 from orchestrator.endings import Ending
 from orchestrator.errors import EX_CONFIG, ConfigError, TicketError, Unavailable
-from orchestrator.store import events, tickets
+from orchestrator.store import events, messages, tickets
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
 from orchestrator.workplace import ensure_workplace, setup_lines
 
 _LEFT = "it left by itself"
+PROMPT_AUTHOR = "ticket"  # of a prompt that is sent as a message
 
 
 def main() -> None:
@@ -73,7 +74,10 @@ def start(config: Config, number: int) -> int:
         ticket=number, prompt=ticket.prompt, session_id=ticket.session_id, command=ticket.command,
         cwd=cwd, paths=paths, config=config, environ=environ,
     )  # fmt: skip
-    launch = driver_named(ticket.driver).prepare(work)
+    launch = driver_named(ticket.driver, config).prepare(work)
+
+    if launch.first_message and not messages.is_queued(database, number, PROMPT_AUTHOR):
+        messages.enqueue(database, number, launch.first_message, author=PROMPT_AUTHOR)
 
     server = tmux.Server(config.tmux.socket)
     left_over = server.pane(number) if ticket.use_tmux else None

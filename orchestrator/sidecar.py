@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+MAX_NUMBER_CHARS = 64
+MIN_FLOAT = 1e-300
 MAX_DEPTH = 100  # of lists and objects in one another; the agent's own stay under 10
 HOOK_TIMEOUT_S = 10  # past it the agent goes on without us
 PERMISSION_TIMEOUT_S = 7 * 24 * 3600  # past it only the dialog in the pane can be answered
@@ -48,11 +50,12 @@ HOOKS = (
 )
 STATUS_LINE = "statusLine"
 _HOOK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}", re.ASCII)
-_HEAD = re.compile(rb'\{"v":1,"at":"[^"]{1,40}","hook":"([A-Za-z0-9]{1,64})","data":')
+_HEAD = re.compile(rb'\{"v":1,"at":"([^"]{1,40})","hook":"([A-Za-z][A-Za-z0-9]{0,63})","data":')
 # what a worker says when it took a message: a hook of the TUI, a line of the stream
 _SAID = re.compile(
     rb'\{"v":1,"at":"[^"]{1,40}","hook":(?:"UserPromptSubmit"|"stream","data":\{"type":"user"\b)'
 )
+_MANTISSA = re.compile(r"-?[0.]*[1-9]")  # of a number that is not 0, whatever a float makes of it
 _DOUBTFUL = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
@@ -65,6 +68,7 @@ class Record:
     data: dict[str, Any]  #: the hook's own JSON; can be stored as PostgreSQL jsonb as it is
     offset: int  #: of the line's first byte
     end: int  #: of the byte after its newline; where the next line begins
+    text: str = ""  #: `data` as it stands in the line; empty where that is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +134,31 @@ def parse_line(line: bytes, offset: int) -> Record | Poison:
     """
     end = offset + len(line)
     try:
-        hook, at, data = _parse(line)
+        hook, at, data, text = _as_we_write_it(line) or _parse(line)
     except _UnusableError as error:
         return Poison(offset=offset, end=end, reason=str(error), hook=_hook_of(line))
-    return Record(hook=hook, at=at, data=data, offset=offset, end=end)
+    return Record(hook=hook, at=at, data=data, offset=offset, end=end, text=text)
 
 
-def _parse(line: bytes) -> tuple[str, datetime, dict[str, Any]]:
+def _as_we_write_it(line: bytes) -> tuple[str, datetime, dict[str, Any], str] | None:
+    """The usual line, of which only the data has to be parsed; None: `_parse` has to look at it."""
+    head = _HEAD.match(line)
+    if head is None or len(line) > MAX_LINE_BYTES or not line.endswith(b"}\n"):
+        return None
+    if b"\\u" in line or line.count(b"[") + line.count(b"{") > MAX_DEPTH:
+        return None
+    try:
+        text = line[head.end() : -2].decode()
+        data, end = _DECODER.raw_decode(text)
+        at = datetime.fromisoformat(head[1].decode())
+    except (ValueError, RecursionError):
+        return None
+    if end != len(text) or not isinstance(data, dict) or at.tzinfo is None:
+        return None
+    return head[2].decode(), at, data, text
+
+
+def _parse(line: bytes) -> tuple[str, datetime, dict[str, Any], str]:
     if len(line) > MAX_LINE_BYTES:
         raise _UnusableError(_TOO_LONG)
     value = _load(line)
@@ -149,14 +171,12 @@ def _parse(line: bytes) -> tuple[str, datetime, dict[str, Any]]:
         raise _UnusableError("without the name of a hook")
     if not isinstance(data, dict):
         raise _UnusableError("without the data of a hook")
-    return hook, _time(value.get("at")), data
+    return hook, _time(value.get("at")), data, json.dumps(data)
 
 
 def _load(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(
-            line.decode(), parse_constant=_not_a_number, parse_float=_float, parse_int=_int
-        )
+        value = _DECODER.decode(line.decode())
     except _UnusableError:
         raise
     except UnicodeDecodeError:
@@ -186,15 +206,22 @@ def _not_a_number(_: str) -> NoReturn:
 
 def _float(text: str) -> float:
     value = float(text)
-    if not math.isfinite(value):
+    # jsonb keeps every digit, of which there may be 16,383: what a float makes nothing of can be too
+    # much for it.
+    nearly_nothing = abs(value) < MIN_FLOAT and _MANTISSA.match(text)
+    if not math.isfinite(value) or len(text) > MAX_NUMBER_CHARS or nearly_nothing:
         raise _UnusableError("a number out of range")
     return value
 
 
 def _int(text: str) -> int:
-    if len(text) > 64:  # none of ours is near it, and jsonb would keep every digit
+    if len(text) > MAX_NUMBER_CHARS:  # none of ours is near it, and jsonb would keep every digit
         raise _UnusableError("a number out of range")
     return int(text)
+
+
+# Made once: json.loads makes one for each call that says how to read numbers.
+_DECODER = json.JSONDecoder(parse_constant=_not_a_number, parse_float=_float, parse_int=_int)
 
 
 def _check_values(value: object) -> None:
@@ -227,7 +254,7 @@ def _check_text(text: str) -> None:
 
 def _hook_of(line: bytes) -> str:
     match = _HEAD.match(line)
-    return match[1].decode() if match else ""
+    return match[2].decode() if match else ""
 
 
 def has_prompt(path: Path, session_id: str) -> bool:
@@ -240,6 +267,18 @@ def has_prompt(path: Path, session_id: str) -> bool:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
                 if session in line and _SAID.match(line):
+                    return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def was_started(path: Path, session_id: str) -> bool:
+    """Whether a worker was started on a conversation before, by the launcher's own lines."""
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                if b'"hook":"WorkerStart"' in line[:90] and session_id.encode() in line:
                     return True
     except FileNotFoundError:
         pass

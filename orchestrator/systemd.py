@@ -17,6 +17,7 @@ from pystemd import daemon, journal
 from pystemd.dbusexc import DBusBaseError
 from pystemd.dbuslib import DBus, apply_signature
 
+from orchestrator import journal as kinds
 from orchestrator.errors import Conflict, Unavailable
 
 _BUS = b"org.freedesktop.systemd1"
@@ -315,7 +316,7 @@ def notify(*states: str) -> None:
 def log(message: str, *, ticket: int | None = None, event: str = "", priority: int = 6) -> None:
     """A structured journal entry: TICKET_ID= and TICKET_EVENT= join all of the product's parts.
 
-    Message bodies never go in here.
+    `event` is one of journal.KINDS, whose id goes along. Message bodies never go in here.
     """
     fields: dict[str, str] = {"MESSAGE": message, "PRIORITY": str(priority)}
     fields["SYSLOG_IDENTIFIER"] = "mission-control"
@@ -323,4 +324,6 @@ def log(message: str, *, ticket: int | None = None, event: str = "", priority: i
         fields["TICKET_ID"] = str(ticket)
     if event:
         fields["TICKET_EVENT"] = event
+    if identity := kinds.message_id(event):
+        fields["MESSAGE_ID"] = identity
     journal.sendv(**fields)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import tmux
 from orchestrator.config import Config
 from orchestrator.drivers import Driver, Work, driver_named
 from orchestrator.drivers.environ import environ_of
+from orchestrator.errors import Unavailable
 from orchestrator.store import ingestion
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
@@ -43,7 +45,11 @@ class Worker:
 
 
 def worker_of(config: Config, ticket: Ticket) -> Worker | None:
-    """The worker of a ticket; None when there is none."""
+    """The worker of a ticket; None when there is none.
+
+    Raises:
+        InvalidInput, ConfigError: its driver was a table of the configuration, and is not any more.
+    """
     if ticket.worker_pid is None or ticket.status == "closed":
         return None
     environ = environ_of(ticket.worker_pid)
@@ -53,9 +59,16 @@ def worker_of(config: Config, ticket: Ticket) -> Worker | None:
     work = Work(
         ticket=ticket.id, prompt="", session_id=ticket.session_id, command=ticket.command,
         cwd=Path(ticket.worktree_path or paths.chat_folder), paths=paths, config=config,
-        environ=environ,
+        environ=environ, look=lambda: _screen(config, ticket.id),
     )  # fmt: skip
-    return Worker(ticket, ticket.worker_pid, driver_named(ticket.driver), work)
+    return Worker(ticket, ticket.worker_pid, driver_named(ticket.driver, config), work)
+
+
+def _screen(config: Config, ticket: int) -> str:
+    try:
+        return tmux.Server(config.tmux.socket).capture(ticket)
+    except Unavailable:  # the session ends just now
+        return ""
 
 
 def observed_state(database: Database, worker: Worker) -> tuple[str, str]:

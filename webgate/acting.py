@@ -14,7 +14,7 @@ import bottle
 from orchestrator import config, permits
 from orchestrator.errors import Conflict, InvalidInput, TicketError
 from orchestrator.store import comments, logins, messages, tickets
-from webgate import auth, closing, creation, units, wire
+from webgate import auth, closing, creation, told, units, wire
 from webgate.base import Shared, author, body, caller
 from webgate.problems import NotHere
 from webgate.viewer import encode
@@ -32,7 +32,8 @@ class Acting:
     def create(self) -> dict[str, Any]:
         """A new ticket; with "start" it is started too."""
         asked = body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES)
-        record = creation.create(self._database, asked)
+        record = creation.create(self._shared.settings, self._database, asked)
+        told.tell(record.id, "ticket_created", f"made by {author()}")
         bottle.response.status = HTTPStatus.CREATED.value
         bottle.response.set_header("Location", f"/api/ticket/{record.id}")
         problem = None
@@ -50,6 +51,7 @@ class Acting:
         text = wire.text_of(body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES), "text")
         self._shared.ticket(ticket)
         message = messages.enqueue(self._database, number, text, author=author())
+        told.tell(number, "message_queued", f"message {message.id} queued by {author()}")
         bottle.response.status = HTTPStatus.ACCEPTED.value
         return {"message": message.id, "outcome": message.outcome}
 
@@ -60,6 +62,7 @@ class Acting:
         if asked["action"] == "take":
             self._shared.ticket(ticket)
             self._shared.controls.take(number, asked["viewer"], caller())
+            told.tell(number, "control_taken", f"its keys are with a page ({author()})")
         elif asked["action"] == "release":
             if self._shared.controls.release(number, asked["viewer"]):
                 self._release_size(number)
@@ -100,6 +103,7 @@ class Acting:
         number = self._shared.ticket(ticket).id
         wire.fields_of(body(), {})
         self._shared.tmux.keys(number, ESCAPE)
+        told.tell(number, "interrupted", f"broken off by {author()}")
         return {"done": True}
 
     def permission(self, ticket: str) -> dict[str, Any]:
@@ -122,6 +126,7 @@ class Acting:
             paths, asked["request"], asked["behavior"],
             message=asked.get("message", ""), updated_input=updated, by=author(),
         )  # fmt: skip
+        told.tell(record.id, "permission_given", f"{asked['behavior']}, said {author()}")
         return {"done": True}
 
     def start(self, ticket: str) -> dict[str, Any]:
@@ -141,6 +146,7 @@ class Acting:
         record = self._shared.ticket(ticket)
         asked = wire.fields_of(body(), {}, {"keep_worktree": bool})
         options = ("--keep-worktree",) if asked.get("keep_worktree") else ()
+        told.tell(record.id, "unit_asked", f"close, asked by {author()}")
         closing.run("close", record.id, options=options)
         return wire.ticket(tickets.get(self._database, record.id))
 
@@ -148,6 +154,7 @@ class Acting:
         """Brings a closed ticket back, with its worktree and its conversation."""
         record = self._shared.ticket(ticket)
         wire.fields_of(body(), {})
+        told.tell(record.id, "unit_asked", f"reopen, asked by {author()}")
         closing.run("reopen", record.id)
         return wire.ticket(tickets.get(self._database, record.id))
 
@@ -188,6 +195,7 @@ class Acting:
         wire.fields_of(body(), {})
         if verb != "stop" and record.status == "closed":
             raise Conflict(f"Ticket {record.id} is closed.", hint="Reopen it first.")
+        told.tell(record.id, "unit_asked", f"{verb}, asked by {author()}")
         units.act(verb, record.id)
         return wire.ticket(tickets.get(self._database, record.id))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import bottle
 
+from orchestrator.drivers import driver_names
 from orchestrator.errors import TicketError, Unavailable
 from orchestrator.store import messages, tickets
 from orchestrator.store.tickets import Ticket
@@ -54,7 +55,10 @@ class Pages:
             (name, title, [t for t in found if column_of(t) == name])
             for name, title in (*COLUMNS, *((CLOSED,) if closed else ()))
         ]
-        return self._page("board.html", columns=columns, closed=closed, count=len(found))
+        return self._page(
+            "board.html", columns=columns, closed=closed, count=len(found),
+            drivers=driver_names(self._shared.settings),
+        )  # fmt: skip
 
     def ticket_page(self, ticket: str) -> str:
         """`GET /ticket/<ticket>`; while the database is away, as it last was."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config import Config
 from orchestrator.drivers import driver_named
 from orchestrator.errors import InvalidInput
 from orchestrator.store import tickets
@@ -25,7 +26,7 @@ MAX_PATH_CHARS = 4096
 MAX_WORDS = 100  # of a command
 
 
-def create(database: Database, body: dict[str, Any]) -> Ticket:
+def create(config: Config, database: Database, body: dict[str, Any]) -> Ticket:
     """Makes the ticket a body asks for.
 
     Raises:
@@ -35,7 +36,7 @@ def create(database: Database, body: dict[str, Any]) -> Ticket:
     command = _words(given.get("command", []))
     driver = given.get("driver") or ("command" if command else "claude")
     kind, base = given.get("kind") or None, given.get("base") or None
-    driver_named(driver)
+    driver_named(driver, config)
     if kind not in {None, "code", "chat"}:
         raise InvalidInput(f"{kind!r:.40} is no kind of ticket.", hint="Known: code, chat.")
     if command and driver != "command":

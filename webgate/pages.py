@@ -12,8 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from orchestrator import templating
 from orchestrator.config import share_path
 
 STATIC = Path(__file__).parent / "static"
@@ -65,14 +64,8 @@ def size(count: int) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(share_path("templates")),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _environment() -> templating.Environment:
+    environment = templating.pages(share_path("templates"))
     environment.globals["static"] = f"/static/{static_version()}"
     environment.filters |= {"age": age, "size": size}
     environment.filters["words"] = lambda name: str(name).replace("_", " ")

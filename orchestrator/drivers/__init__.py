@@ -1,13 +1,18 @@
-"""How an agent is run in the pane, and how to tell what it is doing. One small interface, one file each."""
+"""How an agent is run in the pane, and how to tell what it is doing. One small interface, one file each.
+
+What no file describes, a `[drivers.NAME]` table of config.toml may: `table.py` runs those.
+"""
 
 from __future__ import annotations
 
+from orchestrator.config import Config
 from orchestrator.drivers.base import Driver, Launch, NotTaken, Work, message_key
 from orchestrator.drivers.claude import ClaudeDriver
 from orchestrator.drivers.claude_stream import ClaudeStreamDriver
 from orchestrator.drivers.command import CommandDriver
 from orchestrator.drivers.demo import DemoDriver
 from orchestrator.drivers.oneshot import OneshotDriver
+from orchestrator.drivers.table import of_table
 from orchestrator.errors import InvalidInput
 
 __all__ = ["Driver", "Launch", "NotTaken", "Work", "driver_named", "driver_names", "message_key"]
@@ -18,19 +23,22 @@ _ALL: tuple[Driver, ...] = (
 _DRIVERS = {driver.name: driver for driver in _ALL}
 
 
-def driver_names() -> list[str]:
-    """The drivers there are."""
-    return sorted(_DRIVERS)
+def driver_names(config: Config | None = None) -> list[str]:
+    """The drivers there are: ours, and those of a configuration."""
+    return sorted([*_DRIVERS, *(config.drivers if config else ())])
 
 
-def driver_named(name: str) -> Driver:
+def driver_named(name: str, config: Config | None = None) -> Driver:
     """One driver.
 
     Raises:
         InvalidInput: there is none of that name.
+        ConfigError: the configuration has a table for it that cannot be used.
     """
-    if name not in _DRIVERS:
-        raise InvalidInput(
-            f"There is no driver {name!r}.", hint=f"Known: {', '.join(driver_names())}."
-        )
-    return _DRIVERS[name]
+    if name in _DRIVERS:
+        return _DRIVERS[name]
+    if config is not None and name in config.drivers:
+        return of_table(config.drivers[name])
+    raise InvalidInput(
+        f"There is no driver {name!r}.", hint=f"Known: {', '.join(driver_names(config))}."
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,6 +19,9 @@ from orchestrator.sidecar import Record
 
 #: how messages reach the agent: "paste", as text and Enter in the pane, or "channel", by `deliver`
 Delivery = Literal["paste", "channel"]
+#: what tells of its turns and confirms its messages: its "own" word, or what it shows on the "screen"
+Signs = Literal["own", "screen"]
+ESC = b"\x1b"
 _KEYS = uuid.UUID("7d1f3f5e-2b0c-5c7e-9a53-0c2d6a1f4b8e")  # the names of our messages are in here
 
 
@@ -43,6 +46,8 @@ class Work:
     paths: TicketPaths
     config: Config
     environ: Mapping[str, str]  #: of the worker, as its unit gives it
+    #: the screen of the pane as it is now, empty where there is none; None before there is a worker
+    look: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class Launch:
     environ: Mapping[str, str]  #: added to the unit's
     resumed: bool  #: goes on with a conversation
     status: str  #: for `systemctl status`
+    first_message: str = ""  #: the prompt, where it could not be part of `argv`
 
 
 class Driver(Protocol):
@@ -65,6 +71,18 @@ class Driver(Protocol):
     @property
     def delivery(self) -> Delivery:
         """How messages reach the agent."""
+
+    @property
+    def signs(self) -> Signs:
+        """What tells of its turns."""
+
+    @property
+    def has_box(self) -> bool:
+        """Whether its input box can be found on the screen; else `box` says nothing."""
+
+    @property
+    def interrupt_key(self) -> bytes:
+        """What breaks off a turn where `interrupt` does not."""
 
     def prepare(self, work: Work) -> Launch:
         """Writes what the agent reads at its start; called before the session is made.
@@ -89,7 +107,14 @@ class Driver(Protocol):
         """
 
     def outgoing(self, body: str) -> str:
-        """The message as it has to be sent so that it arrives as text, not as a command."""
+        """The message as it has to be sent so that it arrives as text, not as a command.
+
+        Raises:
+            InvalidInput: this agent cannot be sent that.
+        """
+
+    def state_on(self, screen: str) -> str | None:
+        """The turn state that a screen shows; None where it shows none, or `signs` are "own"."""
 
     def deliver(self, work: Work, key: str, body: str) -> None:
         """Gives the agent a message; for `delivery` "channel" alone.
@@ -108,13 +133,20 @@ class Pasted:
     """What drivers have in common whose agents get their messages in the pane."""
 
     delivery: Delivery = "paste"
+    signs: Signs = "own"
+    has_box = True
+    interrupt_key = ESC
+
+    def state_on(self, screen: str) -> str | None:  # noqa: ARG002
+        """Its own word counts, not its screen."""
+        return None
 
     def deliver(self, work: Work, key: str, body: str) -> None:  # noqa: ARG002
         """There is no channel."""
         raise NotTaken(f"Ticket {work.ticket} takes messages in its pane only.")
 
     def interrupt(self, work: Work) -> bool:  # noqa: ARG002
-        """Esc, in the pane."""
+        """A key, in the pane."""
         return False
 
 

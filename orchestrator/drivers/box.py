@@ -15,6 +15,31 @@ _SGR = re.compile(r"\x1b\[[0-9;:]*m")
 _RULE = re.compile(r"─{10,}")
 
 
+_FRAME = re.compile(r"[ │┃|]*")  # what a box may have around it
+_EDGE = re.compile(r"[ │┃|]*[╰└╭┌─━▀▄█]{3,}|\s*$")
+
+
+def plain_rows(screen: str) -> list[str]:
+    """The rows of a screen, without their SGR sequences."""
+    return [_SGR.sub("", row) for row in screen.split("\n")]
+
+
+def marked_text(screen: str, mark: str) -> str | None:
+    """What stands behind the last row that begins with a mark, frame or not, up to the box's edge.
+
+    None where there is no such row.
+    """
+    rows = screen.split("\n")
+    plain = plain_rows(screen)
+    for at in range(len(rows) - 1, -1, -1):
+        row = plain[at][_FRAME.match(plain[at]).end() :]  # type: ignore[union-attr]
+        if row == mark or row.startswith((f"{mark} ", f"{mark}\xa0")):
+            end = next((n for n in range(at + 1, len(rows)) if _EDGE.match(plain[n])), len(rows))
+            inside = [_SGR.sub("", _DIM.sub("", row)).strip(" │┃|") for row in rows[at:end]]
+            return "\n".join(inside).removeprefix(mark).replace("\xa0", " ").strip()
+    return None
+
+
 def box_text(screen: str, mark: str) -> str | None:
     """What stands in the box; None where there is no box.
 

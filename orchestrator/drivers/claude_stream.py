@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from orchestrator import sidecar
-from orchestrator.drivers.base import Delivery, Launch, NotTaken, Work
+from orchestrator.drivers.base import ESC, Delivery, Launch, NotTaken, Signs, Work
 from orchestrator.drivers.claude import TRANSCRIPT_DAYS, find_claude, tee_path
 from orchestrator.drivers.claude_home import ClaudeHome
 from orchestrator.errors import Unavailable
@@ -37,6 +37,13 @@ class Channelled:
     """What drivers have in common whose agents listen on `control.sock`."""
 
     delivery: Delivery = "channel"
+    signs: Signs = "own"
+    has_box = True
+    interrupt_key = ESC
+
+    def state_on(self, screen: str) -> str | None:  # noqa: ARG002
+        """Its own word counts, not its screen."""
+        return None
 
     def turn_state(self, work: Work, pid: int) -> str | None:
         """From the state file the agent keeps beside its sidecar."""

@@ -158,6 +158,12 @@ def is_urgent(database: Database, ticket: int) -> bool:
     return bool(database.query(sql, (ticket,)))
 
 
+def is_queued(database: Database, ticket: int, author: str) -> bool:
+    """Whether a message of that author waits."""
+    sql = "SELECT 1 FROM queued_messages WHERE ticket_id = %s AND outcome = 'queued' AND author = %s LIMIT 1"
+    return bool(database.query(sql, (ticket, author)))
+
+
 def explain(database: Database, ticket: int, reason: str) -> None:
     """Why the queued messages of a ticket wait."""
     database.query(

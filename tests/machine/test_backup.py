@@ -41,7 +41,7 @@ def rows(product: Product) -> list[str]:
         "tickets": "id, title, prompt, status, session_id, cost_usd, worktree_path, base_sha, created_at",
         "ticket_events": "*", "worktrees": "*", "ingest_positions": "*",
     }  # fmt: skip
-    said = "; ".join(f"SELECT {w} FROM {t} ORDER BY 1" for t, w in tables.items())  # noqa: S608
+    said = "; ".join(f"SELECT {w} FROM {t} ORDER BY 1" for t, w in tables.items())
     return product.machine.sh(f'{PSQL} -Atc "{said}"').stdout.splitlines()
 
 

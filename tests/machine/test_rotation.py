@@ -287,7 +287,7 @@ def test_each_warning_of_the_heartbeat(product: Product) -> None:
     product.systemctl("stop", "mc-ingest.service", "mc-dispatch.service")
     product.systemctl("set-environment", "MC_HEARTBEAT_DISK_FREE_MB=999999999", "MC_LOGS_WARN_MB=0")
     sql = (
-        "UPDATE tickets SET turn_state = 'busy', last_sign_at = now() - interval '31 minutes'"  # noqa: S608  # a number
+        "UPDATE tickets SET turn_state = 'busy', last_sign_at = now() - interval '31 minutes'"
         f" WHERE id = {ticket:d}; INSERT INTO queued_messages (ticket_id, body, created_at)"
         f" VALUES ({ticket:d}, 'x', now() - interval '16 minutes')"
     )
@@ -309,7 +309,7 @@ def test_each_warning_of_the_heartbeat(product: Product) -> None:
     for said in told.values():
         assert said.split(" MiB")[0].rsplit(" ", 1)[0] in warned
     product.systemctl("unset-environment", "MC_HEARTBEAT_DISK_FREE_MB", "MC_LOGS_WARN_MB")
-    product.machine.sh(f'{psql} -c "DELETE FROM queued_messages WHERE ticket_id = {ticket:d}"')  # noqa: S608
+    product.machine.sh(f'{psql} -c "DELETE FROM queued_messages WHERE ticket_id = {ticket:d}"')
     product.ctl("stop", str(ticket))
     product.systemctl("start", "mc-ingest.service", "mc-dispatch.service")
     mine = {key for key in told if key.endswith(f":{ticket}")} | {f"disk:{STATE}"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import journal
 from orchestrator.events import KINDS
 from orchestrator.store.events import OWN_KINDS
 
@@ -42,3 +43,11 @@ def test_no_link_leads_nowhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("kind", sorted(journal.KINDS))
+def test_each_kind_of_journal_entry_is_documented(kind: str) -> None:
+    """docs/events.md has its name, its MESSAGE_ID= and what it says."""
+    identity, says = journal.KINDS[kind]
+    row = f"| `{kind}` | `{identity}` | {says} |"
+    assert row in (ROOT / "docs/events.md").read_text(encoding="utf-8")

@@ -15,11 +15,12 @@ from orchestrator.events import KINDS, Event, Memory, fold
 from orchestrator.sidecar import HOOKS, Record
 
 SESSION = "5a3885d6-6d86-44f5-b6ca-624a3c95b6cf"
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def record(hook: str, **data: Any) -> Record:
     """A line."""
-    return Record(hook=hook, at=datetime(2026, 1, 1, tzinfo=UTC), data=data, offset=0, end=1)
+    return Record(hook=hook, at=AT, data=data, offset=0, end=1)
 
 
 def replay(*records: Record) -> tuple[Memory, list[Event]]:
@@ -139,6 +140,25 @@ def test_cost_never_falls_and_is_exact(processes: list[tuple[bool, list[int]]]) 
         assert total >= last
         last = total
     assert last == expected
+
+
+@pytest.mark.parametrize(
+    ("hook", "data"),
+    [
+        ("Stop", {"a": [1, "x"]}),
+        ("NeverHeardOf", {}),
+        ("NeverHeardOf", {"a": 1}),
+        ("NeverHeardOf", {"hook": "of its own"}),
+        ("stream", {"type": "result", "result": "y"}),
+        ("PermissionGone", {"request_id": "1"}),
+    ],
+)
+def test_the_text_of_an_event_is_its_data(hook: str, data: dict[str, Any]) -> None:
+    """What goes to the database is what the event says, whether its line kept the text or not."""
+    for text in (json.dumps(data), ""):
+        line = Record(hook=hook, at=AT, data=data, offset=0, end=1, text=text)
+        _, event = fold(Memory(), line)
+        assert json.loads(event.text) == event.data
 
 
 def test_the_conversation_is_followed() -> None:

@@ -196,6 +196,8 @@ def test_appenders_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         (b'{"a":NaN}', "NaN or an infinity"),
         (b'{"a":-Infinity}', "NaN or an infinity"),
         (b'{"a":1e999}', "a number out of range"),
+        (b'{"a":1e-99999}', "a number out of range"),
+        (b'{"a":0.' + b"5" * 5000 + b"}", "a number out of range"),
         (b'{"a":' + b"9" * 5000 + b"}", "a number out of range"),
         (rb'{"a":"\u0000"}', "a NUL character"),
         (rb'{"\u0000":1}', "a NUL character"),
@@ -246,6 +248,50 @@ def test_what_only_looks_hostile_is_read() -> None:
     found = sidecar.parse_line(line, 0)
     assert isinstance(found, Record)
     assert found.data == data
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(10**30), 10**30)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+        ),
+        max_leaves=12,
+    ),
+    st.booleans(),
+    st.sampled_from([",", " ,\t", " , "]),
+)
+def test_the_quick_way_reads_what_the_long_way_reads(
+    value: Any,
+    ascii_only: bool,
+    comma: str,  # noqa: FBT001
+) -> None:
+    """Of any line: the same record or the same poison; and the text it keeps is its data."""
+    data = json.dumps({"a": value}, ensure_ascii=ascii_only, separators=(comma, ":"))
+    line = HEAD + data.encode("utf-8", "surrogatepass") + b"}\n"
+    quick = sidecar.parse_line(line, 3)
+    long = sidecar.parse_line(line.replace(b'{"v":1,', b'{ "v":1,', 1), 3)
+    assert (quick.offset, quick.end + 1) == (long.offset, long.end)
+    if isinstance(quick, Poison):
+        assert isinstance(long, Poison)
+        assert quick.reason == long.reason
+        return
+    assert isinstance(long, Record)
+    assert (quick.hook, quick.at, quick.data) == (long.hook, long.at, long.data)
+    assert json.loads(quick.text) == quick.data
+    assert json.loads(long.text) == long.data
+
+
+@pytest.mark.parametrize("more", [b',"x":1', b" ", b',"data":{}', b"}", b"x"])
+def test_what_follows_the_data_is_not_taken_for_it(more: bytes) -> None:
+    """A line with more in it than we write is read the long way, or is poison."""
+    found = sidecar.parse_line(HEAD + b'{"a":1}' + more + b"}\n", 0)
+    if isinstance(found, Record):
+        assert json.loads(found.text) == found.data
 
 
 @given(st.binary(max_size=300))

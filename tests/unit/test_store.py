@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, NoSuchTicket, Unavailable
 from orchestrator.store import db, ingestion, logins, messages, tickets
 from orchestrator.store.db import Database, Listener
-from orchestrator.store.ingestion import EventRow, PoisonRow, Position, TicketFacts
+from orchestrator.store.ingestion import EventRow, Finish, PoisonRow, Position, TicketFacts
 from orchestrator.store.migrate import ensure_schema, known
 from tests.unit.postgres import Cluster
 
@@ -234,14 +235,78 @@ def test_an_advisory_lock_is_had_by_one(database: Database) -> None:
 
 def batch(database: Database, ticket: int, before: Position, offset: int, *offsets: int) -> bool:
     """Stores events at `offsets`, up to `offset`."""
-    rows = [EventRow(kind="other", at=datetime.now(UTC), data={}, offset=o) for o in offsets]
+    rows = [EventRow(kind="other", at=datetime.now(UTC), text="{}", offset=o) for o in offsets]
+    return stored(database, ticket, before, offset, rows)
+
+
+def stored(
+    database: Database, ticket: int, before: Position, offset: int, rows: list[EventRow]
+) -> bool:
+    """The same, with the rows as they are."""
     facts = TicketFacts(
         cost_usd=Decimal(0), input_tokens=0, output_tokens=0, session_id="", last_sign_at=None
     )
+    end = Finish(
+        after=Position(offset=offset, identity="i"),
+        poisons=[PoisonRow(offset=99, end=100, hook="", reason="r")],
+        facts=facts,
+    )
     return ingestion.store_batch(
-        database, ticket=ticket, source="s", before=before, after=Position(offset=offset, identity="i"),
-        events=rows, poisons=[PoisonRow(offset=99, end=100, hook="", reason="r")], facts=facts,
+        database, ticket=ticket, source="s", before=before, generation=0, events=rows,
+        finish=lambda: end,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, ingestion.COPY_FROM - 1, ingestion.COPY_FROM, 3000])
+def test_few_and_many_arrive_as_they_are(database: Database, count: int) -> None:
+    """By INSERT or by COPY: what PostgreSQL reads is what was written, byte for byte of its meaning."""
+    ticket = make(database)
+    odd = [
+        "\\",
+        "\\.",
+        "\t\n\r",
+        "\\N",
+        "a  b",
+        '"',
+        "naïve 漢字 👩‍👩‍👧",
+        "\x7f",
+        "'; DROP TABLE tickets;",
+        "%s",
+    ]
+    texts = [f'{{ "n" :\t{n},\r"x": {json.dumps(odd[n % len(odd)])} }}' for n in range(count)]
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [EventRow(kind="other", at=at, text=text, offset=n) for n, text in enumerate(texts)]
+    assert stored(database, ticket, Position(), count, rows)
+    found = database.query("SELECT * FROM ticket_events ORDER BY id")
+    assert [row["data"] for row in found] == [json.loads(text) for text in texts]
+    assert [row["source_offset"] for row in found] == list(range(count))
+    assert {(row["ticket_id"], row["kind"], row["at"], row["source"]) for row in found} == {
+        (ticket, "other", at, "s")
+    }
+
+
+def test_a_position_set_back_by_hand_doubles_nothing(database: Database) -> None:
+    """What is there is passed over, what is new is stored: in few rows as in many."""
+    ticket = make(database)
+    assert batch(database, ticket, Position(), 100, *range(100))
+    for upto in (150, 155):
+        database.query("UPDATE ingest_positions SET \"offset\" = 50 WHERE source = 's'")
+        assert batch(database, ticket, Position(offset=50), upto, *range(50, upto))
+    database.query("UPDATE ingest_positions SET \"offset\" = 150 WHERE source = 's'")
+    assert batch(database, ticket, Position(offset=150), 160, *range(150, 160))
+    found = database.query("SELECT source_offset FROM ticket_events ORDER BY source_offset")
+    assert [row["source_offset"] for row in found] == list(range(160))
+
+
+def test_listeners_hear_once_a_batch(database: Database) -> None:
+    """However many rows: one word for each ticket; none from a batch that was not stored."""
+    ticket = make(database)
+    listener = Listener(database, ["mc_events"])
+    assert batch(database, ticket, Position(), 1000, *range(1000))
+    assert listener.wait(10) == [("mc_events", str(ticket))]
+    assert not batch(database, ticket, Position(), 1000, *range(1000))
+    assert listener.wait(0.05) == []
+    listener.close()
 
 
 def test_a_batch_is_stored_once(database: Database) -> None:
