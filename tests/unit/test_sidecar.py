@@ -267,8 +267,8 @@ def test_what_only_looks_hostile_is_read() -> None:
 )
 def test_the_quick_way_reads_what_the_long_way_reads(
     value: Any,
-    ascii_only: bool,
-    comma: str,  # noqa: FBT001
+    ascii_only: bool,  # noqa: FBT001
+    comma: str,
 ) -> None:
     """Of any line: the same record or the same poison; and the text it keeps is its data."""
     data = json.dumps({"a": value}, ensure_ascii=ascii_only, separators=(comma, ":"))
