@@ -101,6 +101,7 @@ def start(config: Config, number: int) -> int:
     pid = server.start(
         number, paths.run_script_path, paths.pane_log_path,
         columns=config.tmux.columns, rows=config.tmux.rows,
+        on_death=(sys.executable, "-I", "-m", "orchestrator.stop", "left", unit_name(number)),
     )  # fmt: skip
     with systemd.UserManager() as manager:
         manager.attach(unit_name(number), [pid])

@@ -169,11 +169,16 @@ class Reconciler:
             return Outcome(steps=[], orphans=[])
         self._mend_socket()
         outcome = self.look()
+        endings_first = [step for step in outcome.steps if step.act == "ended"]
+        for step in endings_first:
+            self._do(step)
+        if endings_first:  # they say what is meant to run now
+            outcome = self.look()
         for step in outcome.steps:
             if step.act not in {"start", "hold"}:
                 self._do(step)
         dropped = self._start([step for step in outcome.steps if step.act == "start"])
-        return Outcome(steps=[*outcome.steps, *dropped], orphans=outcome.orphans)
+        return Outcome(steps=[*endings_first, *outcome.steps, *dropped], orphans=outcome.orphans)
 
     def _mend_socket(self) -> None:
         """A tmux server whose socket somebody removed is out of reach; asked to, it makes a new one."""

@@ -1,5 +1,9 @@
 """ExecStop= of ticket@.service: asks the agent to leave, waits until it has, then clears up.
 
+`python -m orchestrator.stop left UNIT` is only the clearing up. tmux runs it when an agent has ended by
+itself: systemd, whose child the agent is not, notices that only once the unit's cgroup is empty, and
+a child that was left behind would keep the unit active for ever.
+
 systemd itself does not wait for a main process that is not its child: it follows SIGTERM with
 SIGKILL in the same breath when nothing else is in the cgroup, and the agent could not end its
 conversation properly. And what it has to kill after a timeout it counts as a failure, which a stop
@@ -13,6 +17,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -23,20 +28,41 @@ CHILDREN_PATIENCE_S = 2.0
 
 def main() -> None:
     """Entry point `mc-stop`; systemd gives $MAINPID, or not where the agent is gone already."""
+    if sys.argv[1:2] == ["left"] and len(sys.argv) == 3:
+        clear_up(cgroup_of(sys.argv[2]))
+        return
     agent = os.environ.get("MAINPID", "")
     if agent.isdigit() and not leave([int(agent)], [signal.SIGTERM], AGENT_PATIENCE_S):
         print(f"the agent did not leave within {AGENT_PATIENCE_S:.0f} s", file=sys.stderr)
-    if not leave(left_behind(), [signal.SIGHUP, signal.SIGTERM], CHILDREN_PATIENCE_S):
-        stubborn = left_behind()
+    clear_up(own_cgroup())
+
+
+def clear_up(unit: str) -> None:
+    """Ends what is left in a ticket's cgroup: asked first, killed then.
+
+    As long as one of them is there, no other worker is started in their place.
+    """
+    if not leave(left_behind(unit), [signal.SIGHUP, signal.SIGTERM], CHILDREN_PATIENCE_S):
+        stubborn = left_behind(unit)
         print(f"killing what ignores SIGHUP and SIGTERM: {stubborn}", file=sys.stderr)
         leave(stubborn, [signal.SIGKILL], CHILDREN_PATIENCE_S)
 
 
-def left_behind() -> list[int]:
-    """The processes of this unit that are not its control processes, such as this one."""
+def own_cgroup() -> str:
+    """The unit that this process is a control process of."""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         own = next((line[3:].strip() for line in file if line.startswith("0::")), "")
-    unit = own.removesuffix("/.control")
+    return own.removesuffix("/.control")
+
+
+def cgroup_of(unit: str) -> str:
+    """The cgroup of a unit, by systemd's word; empty where it has none."""
+    argv = ["systemctl", "--user", "show", "--property=ControlGroup", "--value", "--", unit]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def left_behind(unit: str) -> list[int]:
+    """The processes in a ticket's cgroup that are not its control processes, such as `mc-stop`."""
     if not unit.rpartition("/")[2].startswith("ticket@"):
         return []
     pids: list[int] = []
@@ -70,3 +96,7 @@ def leave(pids: Iterable[int], signals: list[signal.Signals], patience_s: float)
             poller.unregister(fd)
             waiting.discard(fd)
     return not waiting
+
+
+if __name__ == "__main__":
+    main()

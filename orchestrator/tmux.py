@@ -11,19 +11,22 @@ a starting ticket its import alone would cost half of the time there is.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config import session_name
-from orchestrator.errors import Conflict, Unavailable
+from orchestrator.errors import ConfigError, Conflict, Unavailable
 
 COMMAND_TIMEOUT_S = 10
 MAX_KEYS_PER_CALL = 512  # -H takes one argument a byte, and a command line has an end
 _DEAD_WAIT_S = 2.0
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9/._+@-]+", re.ASCII)
 _PANE = "\t".join(
     f"#{{pane_{name}}}" for name in ("dead", "dead_status", "dead_signal", "pid", "pipe", "in_mode")
 )
@@ -81,10 +84,20 @@ class Server:
             return False
         return True
 
-    def start(self, ticket: int, script: Path, log: Path, *, columns: int, rows: int) -> int:
+    def start(
+        self,
+        ticket: int,
+        script: Path,
+        log: Path,
+        *,
+        columns: int,
+        rows: int,
+        on_death: Sequence[str] = (),
+    ) -> int:
         """A detached session whose pane runs `script`, piped to `log` before it can print.
 
-        Returns the pane's pid.
+        `on_death` is a program of ours with its arguments, run when the pane dies. Returns the pane's
+        pid.
 
         Raises:
             Conflict: the session exists.
@@ -135,6 +148,7 @@ class Server:
                 "-t",
                 target,
                 _pipe_command(log),
+                *_hook(target, on_death),
             )
         except Unavailable as error:
             if "duplicate session" not in error.message:
@@ -263,6 +277,22 @@ class Server:
         from libtmux.common import get_version  # noqa: PLC0415  # as above
 
         return str(get_version())
+
+
+def _hook(target: str, program: Sequence[str]) -> list[str]:
+    """The words that have tmux run a program when the pane dies; none for no program."""
+    if not program:
+        return []
+    # It is parsed by tmux, expanded as a format, and given to a shell: only words that none of the
+    # three would touch.
+    if not all(_PLAIN_WORD.fullmatch(word) for word in program):
+        raise ConfigError(
+            f"{program[0]} cannot be run by tmux: a path of ours may hold only letters, digits and"
+            " /._+@-",
+            hint="Install Mission Control for a user whose home folder has a plain name.",
+        )
+    # -w: as an option of the session, tmux 3.3 does not look at it
+    return [";", "set-hook", "-w", "-t", target, "pane-died", f"run-shell -b '{' '.join(program)}'"]
 
 
 def _pipe_command(log: Path) -> str:

@@ -6,6 +6,7 @@ A small file system of the drill's own is mounted where the product keeps all of
 from __future__ import annotations
 
 import json
+import secrets
 
 import pytest
 
@@ -48,8 +49,9 @@ def test_nothing_acknowledged_is_lost_on_a_full_disk(product: Product, drill: Dr
     refused = 0
     for number in range(3):
         fill(product)
-        for _ in range(40):
-            text = f"message {len(acknowledged)} of {number} " + "x" * 20_000
+        for _ in range(200):
+            # what cannot be compressed: each takes pages of its own
+            text = f"message {len(acknowledged)} of {number} " + secrets.token_hex(6000)
             done = product.ctl("send", str(ticket), text, check=False)
             if done.returncode == 0:
                 acknowledged.add(text)
@@ -74,7 +76,7 @@ def test_nothing_acknowledged_is_lost_on_a_full_disk(product: Product, drill: Dr
     assert refused, "the disk was never full"
     product.machine.wait_for(
         lambda: all(m["outcome"] not in {"queued", "sent"} for m in _queue(product, ticket)),
-        what="all are delivered", timeout=240, every=1,
+        what="all are delivered", timeout=600, every=1,
     )  # fmt: skip
     said = [p["prompt"].strip() for p in product.hooks(ticket, "UserPromptSubmit")]
     drill.doubled = sum(said.count(text.strip()) > 1 for text in acknowledged)

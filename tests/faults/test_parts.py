@@ -191,7 +191,7 @@ def test_a_killed_child_is_the_workers_own_business(product: Product, drill: Dri
     product.ctl("start", str(ticket))
     before = product.main_pid(ticket)
     product.machine.wait_for(lambda: len(product.cgroup_pids(ticket)) == 2, what="its child")
-    product.machine.sh("pkill -9 -f 'sleep 6008'")
+    product.machine.sh("pkill -9 -xf 'sleep 6008'")
     product.wait_screen(ticket, "child gone")
     assert product.main_pid(ticket) == before
     drill.tried += 1
@@ -271,9 +271,10 @@ time.sleep(600)
 def test_without_inotify_the_clock_finds_it(product: Product, drill: Drill) -> None:
     """All of the user's instances are used up: it says so, and events come all the same."""
     ticket = demo(product)
+    product.systemctl("stop", "mc-ingest.service")  # its own would be free for the next one
     product.machine.sh(f"ulimit -n 4096; nohup python3 -c '{_USE_UP}' > /tmp/used-up 2>&1 &")
     product.machine.wait_for(lambda: product.read("/tmp/used-up").strip(), what="none is left")
-    product.systemctl("restart", "mc-ingest.service")
+    product.systemctl("start", "mc-ingest.service")
     status = product.machine.wait_for(
         lambda: _status(product) if "lines" in _status(product) else "", what="a status"
     )
