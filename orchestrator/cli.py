@@ -20,6 +20,7 @@ import click
 from orchestrator import config as configuration
 from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
 from orchestrator.cli_data import COMMANDS as DATA
+from orchestrator.cli_declare import COMMANDS as DECLARE
 from orchestrator.cli_reconcile import reconcile
 from orchestrator.cli_talk import COMMANDS as TALK
 from orchestrator.cli_work import COMMANDS as WORK
@@ -171,6 +172,7 @@ def list_(closed: bool, as_json: bool) -> None:
 @reports_errors
 def show(number: int, as_json: bool) -> None:
     """Show one ticket: intent, unit, files, last messages."""
+    from orchestrator.adjust import in_force
     from orchestrator.store import messages, tickets
     from orchestrator.systemd import UserManager
 
@@ -178,9 +180,14 @@ def show(number: int, as_json: bool) -> None:
     ticket = tickets.get(database, number)
     with UserManager() as manager:
         unit, facts = manager.unit(unit_name(number)), manager.service(unit_name(number))
+        holds = in_force(config, manager, number)
     sent = messages.of_ticket(database, number, limit=5)
     if as_json:
-        extra = {"unit": {**asdict(unit), **asdict(facts)}, "messages": [asdict(m) for m in sent]}
+        extra = {
+            "unit": {**asdict(unit), **asdict(facts)},
+            "messages": [asdict(m) for m in sent],
+            **asdict(holds),
+        }
         print_json(_as_json(ticket) | extra)
         return
     click.echo(
@@ -194,6 +201,17 @@ def show(number: int, as_json: bool) -> None:
         "Main PID": str(facts.main_pid) if facts.main_pid else "-",
         "Memory": f"{facts.memory_bytes / 2**20:.1f} MiB" if facts.memory_bytes else "-",
         "Restarts": str(facts.restarts),
+        "Limits": holds.in_words() or "-",
+        **(
+            {"Schedule": "; ".join(holds.schedule) + f", next {holds.next_start or 'never'}"}
+            if holds.schedule
+            else {}
+        ),
+        **(
+            {"Declared": f"{ticket.name}, in {ticket.declared_in or 'no file'}"}
+            if ticket.name
+            else {}
+        ),
         "Driver": ticket.driver + (f": {' '.join(ticket.command)}" if ticket.command else ""),
         "Session": f"{session_name(number)}, conversation {ticket.session_id}",
         "Worktree": ticket.worktree_path or "-",
@@ -384,5 +402,5 @@ def _age(then: datetime) -> str:
     return f"{seconds} s"
 
 
-for _command in (*TALK, *WORK, *DATA, reconcile):
+for _command in (*TALK, *WORK, *DATA, *DECLARE, reconcile):
     main.add_command(_command)

@@ -40,6 +40,19 @@ def _stop(number: int) -> None:
         manager.stop(unit_name(number))
 
 
+def _retire(config: Config, number: int) -> None:
+    """Drop-ins of ours and the timer of a ticket that is closed now: it would start in vain."""
+    from orchestrator.apply import retire
+    from orchestrator.errors import TicketError
+    from orchestrator.systemd import UserManager
+
+    try:
+        with UserManager() as manager:
+            retire(config, manager, number)
+    except TicketError as error:  # it is closed all the same
+        click.echo(f"note: {error}", err=True)
+
+
 def _start(number: int) -> None:
     from orchestrator.systemd import UserManager
 
@@ -206,6 +219,7 @@ def close(number: int, force: bool, keep_worktree: bool, dry_run: bool, as_json:
         config, database, number, stop=_stop, running_pids=_running_pids, force=force,
         keep_worktree=keep_worktree,
     )  # fmt: skip
+    _retire(config, number)
     if as_json:
         print_json(
             asdict(done) | {"archive": str(done.archive), "worktree": str(done.worktree or "")}
@@ -259,6 +273,9 @@ def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
             idle_days=idle_days,
         )
     )
+    for candidate in found:
+        if candidate.done and candidate.what == "close":
+            _retire(config, candidate.ticket)
     if as_json:
         print_json([asdict(c) for c in found])
         return

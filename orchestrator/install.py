@@ -29,6 +29,7 @@ from orchestrator.errors import ConfigError, TicketError, Unavailable
 from orchestrator.store import logins
 from orchestrator.store.db import Database
 from orchestrator.store.migrate import ensure_schema
+from orchestrator.unit_files import present, tickets_with_files, timer_link, unit_folder
 
 SERVICES = (
     "mc-ingest.service",
@@ -57,11 +58,6 @@ class Report:
         begun = time.monotonic()
         act()
         click.echo(f"  {click.style('✓', fg='green')} {what} ({time.monotonic() - begun:.1f} s)")
-
-
-def unit_folder(config: Config) -> Path:
-    """Where the user manager looks first."""
-    return config.config_dir.parent / "systemd" / "user"
 
 
 def unit_files(config: Config) -> list[Path]:
@@ -365,6 +361,9 @@ def uninstall(config: Config, *, dry_run: bool, purge: bool) -> None:
     folder = unit_folder(config)
     files = [p for p in (folder / u.name for u in share_path("units").iterdir()) if p.exists()]
     files += [p for p in drop_ins(config) if p.exists()]
+    for number in tickets_with_files(config):
+        files += [f.path for f in present(config, number)]
+        files += [p for p in (timer_link(config, number),) if p.is_symlink()]
 
     def stop() -> None:
         with systemd.UserManager() as manager:
@@ -379,7 +378,8 @@ def uninstall(config: Config, *, dry_run: bool, purge: bool) -> None:
         for path in files:
             path.unlink()
             if path.parent.name.endswith(".d"):
-                path.parent.rmdir()
+                with suppress(OSError):  # drop-ins of your own stay
+                    path.parent.rmdir()
         with systemd.UserManager() as manager:
             manager.reload()
 

@@ -34,6 +34,7 @@ from orchestrator.store.tickets import Ticket
 from orchestrator.workplace import ensure_workplace, setup_lines
 
 _LEFT = "it left by itself"
+_TOO_LONG = "it ran as long as RuntimeMaxSec= lets it"
 PROMPT_AUTHOR = "ticket"  # of a prompt that is sent as a message
 
 
@@ -189,6 +190,8 @@ def ended(config: Config, number: int) -> int:
     crashed, reason = _verdict(pane, asked=asked)
     if never_ran:
         crashed, reason = False, "it could not be started"
+    if not asked and _ran_too_long(number):
+        crashed, reason = False, _TOO_LONG
     if pane is not None:
         server.kill(number)
     shutil.rmtree(config.ticket_paths(number).runtime, ignore_errors=True)
@@ -205,7 +208,7 @@ def ended(config: Config, number: int) -> int:
         priority=4 if crashed else 6,
     )
     if not never_ran:
-        at_rest = intended or (not crashed and reason == _LEFT)
+        at_rest = intended or (not crashed and reason in {_LEFT, _TOO_LONG})
         _record_end(config, number, Ending(reason=reason, crashed=crashed, at_rest=at_rest))
     return 1 if crashed else 0
 
@@ -214,13 +217,25 @@ def _was_asked(number: int) -> tuple[bool, bool]:
     """Whether somebody asked for the stop, and whether that is the ticket's new intent.
 
     A stop or restart has a job on the unit while ExecStopPost runs; a worker that ended by itself
-    has none. When the whole manager or the tmux server goes down, nothing was meant for the ticket.
+    has none, or the one of its start, which systemd may not have finished yet. When the whole
+    manager or the tmux server goes down, nothing was meant for the ticket.
     """
     with systemd.UserManager() as manager:
         leaving = manager.system_state() == "stopping"
-        asked = manager.unit(unit_name(number)).job
+        asked = manager.is_told_to_stop(unit_name(number))
         server_too = manager.unit("tmux-mc.service").job
     return asked or leaving, asked and not leaving and not server_too
+
+
+def _ran_too_long(number: int) -> bool:
+    """Whether RuntimeMaxSec= ended it; a restart would only begin the same time anew."""
+    if os.environ.get("SERVICE_RESULT") != "timeout":
+        return False
+    with systemd.UserManager() as manager:
+        if not manager.has_been_active(unit_name(number)):
+            return False  # it was the start that took too long
+        manager.give_up(unit_name(number))
+    return True
 
 
 def _verdict(pane: tmux.Pane | None, *, asked: bool) -> tuple[bool, str]:

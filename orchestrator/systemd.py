@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +25,9 @@ _BUS = b"org.freedesktop.systemd1"
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _UNIT = b"org.freedesktop.systemd1.Unit"
+_JOB = b"org.freedesktop.systemd1.Job"
 _SERVICE = b"org.freedesktop.systemd1.Service"
+_TIMER = b"org.freedesktop.systemd1.Timer"
 JOB_TIMEOUT_S = 90.0
 
 
@@ -130,6 +133,24 @@ class UserManager:
         path = self._call("LoadUnit", "s", unit.encode())
         return path if isinstance(path, bytes) else str(path).encode()
 
+    def numbers(self, unit: str, names: Iterable[str]) -> dict[str, int]:
+        """Properties of a service that are numbers; 2**64-1 stands for no limit, or not set."""
+        path = self._path(unit)
+        return {name: int(self._property(path, _SERVICE, name, "t")) for name in names}
+
+    def needs_reload(self, unit: str) -> bool:
+        """Whether its files have changed since systemd read them."""
+        return bool(self._property(self._path(unit), _UNIT, "NeedDaemonReload", "b"))
+
+    def next_elapse(self, timer: str) -> datetime | None:
+        """When a timer starts its unit next, by its calendar; None: never, or it is off."""
+        us = int(self._property(self._path(timer), _TIMER, "NextElapseUSecRealtime", "t"))
+        return datetime.fromtimestamp(us / 1e6, UTC) if 0 < us < 2**63 else None
+
+    def forget_elapses(self, timer: str) -> None:
+        """Has a Persistent= timer that is off forget when it elapsed last: what it missed is past."""
+        self._call("CleanUnit", "sas", timer.encode(), [b"state"])
+
     def attach(self, unit: str, pids: list[int]) -> None:
         """Moves processes into the cgroup of a unit that has Delegate=yes."""
         self._call("AttachProcessesToUnit", "ssau", unit.encode(), b"", pids)
@@ -168,6 +189,29 @@ class UserManager:
     def signal(self, unit: str, number: int) -> None:
         """Sends a signal to a unit's main process."""
         self._call("KillUnit", "ssi", unit.encode(), b"main", number)
+
+    def is_told_to_stop(self, unit: str) -> bool:
+        """Whether a job is on its way that ends this run of it: a stop or a restart, not a start."""
+        job, path = self._property(self._path(unit), _UNIT, "Job", "(uo)")
+        if not job:
+            return False
+        try:
+            return self._text(path, _JOB, "JobType") not in {"start", "verify-active", "nop"}
+        except Unavailable:
+            return False  # done in this moment
+
+    def give_up(self, unit: str) -> None:
+        """For ExecStopPost= alone: has systemd not restart the unit, and leaves its result as it is."""
+        self._call("StopUnit", "ss", unit.encode(), b"replace")
+
+    def has_been_active(self, unit: str) -> bool:
+        """Whether it came up this time, however it ended since."""
+        path = self._path(unit)
+        active, began = (
+            int(self._property(path, _UNIT, name, "t"))
+            for name in ("ActiveEnterTimestampMonotonic", "InactiveExitTimestampMonotonic")
+        )
+        return active >= began > 0
 
     def reset_failed(self, unit: str) -> None:
         """Forgets a unit's failures, so that the start limit counts anew."""

@@ -50,6 +50,8 @@ class Ticket:
     created_at: datetime  #: aware, UTC
     updated_at: datetime
     closed_at: datetime | None
+    name: str | None  #: by which a file declares it; unique
+    declared_in: str | None  #: that file, absolute, or "-" for stdin; None: none does
 
 
 _COLUMNS = ", ".join(f.name for f in fields(Ticket))
@@ -74,6 +76,8 @@ def create(
     session_id: str | None = None,
     use_tmux: bool = True,
     ticket: int | None = None,
+    name: str | None = None,
+    declared_in: str | None = None,
 ) -> Ticket:
     """A new open ticket. `kind` defaults to code with a repository, chat without.
 
@@ -106,6 +110,8 @@ def create(
             "status": "open",  # said in so many words: a table that was adopted has defaults of its own
             "turn_state": "gone",
             "session_id": session_id or str(uuid.uuid4()),
+            "name": name,
+            "declared_in": declared_in,
         }
         if ticket is not None:
             columns["id"] = ticket
@@ -151,6 +157,12 @@ def list_all(database: Database, *, closed: bool = False) -> list[Ticket]:
     return [_from_row(row) for row in rows]
 
 
+def named(database: Database) -> list[Ticket]:
+    """The tickets that have a name, closed ones too, by number."""
+    rows = database.query(f"SELECT {_COLUMNS} FROM tickets WHERE name IS NOT NULL ORDER BY id")
+    return [_from_row(row) for row in rows]
+
+
 #: What `update` may set; anything else is a mistake in our own code.
 UPDATABLE = frozenset(f.name for f in fields(Ticket)) - {"id", "created_at", "updated_at"}
 
@@ -164,6 +176,8 @@ def update(database: Database, ticket: int, **values: Any) -> None:
     unknown = set(values) - UPDATABLE
     if unknown:
         raise AssertionError(f"not to be updated: {unknown}")
+    if "command" in values:
+        values["command"] = json.dumps(list(values["command"])) if values["command"] else None
     assignments = ", ".join(f"{name} = %({name})s" for name in values)
     rows = database.query(
         f"UPDATE tickets SET {assignments}, updated_at = now() WHERE id = %(_id)s RETURNING id",

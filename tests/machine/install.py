@@ -20,6 +20,7 @@ CHECKOUT = "/home/op/mission-control"  #: where it lies inside
 NOT_PRODUCT = (
     "tests/",
     "docs/",
+    "examples/",
     "benchmarks/",
     ".ci/",
 )  #: no part of the hash: nothing of it is installed
