@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -303,11 +304,20 @@ def test_a_frozen_database_holds_nobody_up(fresh_gateway: Gateway, outage: Clust
         viewer.next("state")
         outage.freeze()
         try:
+            began = time.monotonic()
+            answer = fresh_gateway.get("/api/tickets")
+            first = time.monotonic() - began
+            assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+            # one request waits for the two seconds; whoever comes right after it does not
             assert fresh_gateway.get("/api/tickets").status == 503
+            assert time.monotonic() - began < first + 1.5
             fresh_gateway.pane_log(ticket.id).write_bytes(b"meanwhile")
             assert viewer.next("pane").data == b"meanwhile"
         finally:
             outage.thaw()
+    deadline = time.monotonic() + 10
+    while fresh_gateway.get("/api/tickets").status == 503 and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert fresh_gateway.get("/api/tickets").status == 200
 
 
