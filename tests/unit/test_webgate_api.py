@@ -16,7 +16,7 @@ import bottle
 import pytest
 
 from orchestrator import config
-from orchestrator.store import events, messages, tickets, worktrees
+from orchestrator.store import events, messages, tickets
 from tests.unit.gateway import ROOT, Gateway
 from tests.unit.postgres import Cluster
 from webgate import app, pages
@@ -73,17 +73,22 @@ def test_a_ticket_shows_its_worktree_and_its_disk_use(fresh_gateway: Gateway) ->
     assert shown["git"] == {k: v for k, v in state.items() if k not in {"branch", "head_sha"}}
     assert shown["disk_bytes"] == 5 << 20
     page = fresh_gateway.get("/").body.decode()
-    assert "+2 -1 *1 !1</span>" in page
-    assert (
-        "2 commits ahead of its base, 1 behind; 1 files not committed; conflicts in &lt;a&gt;"
-        in page
-    )
-    assert "5 MiB</span>" in page
+    for said in (
+        ">5.0 MiB<",
+        ">2 ahead<",
+        ">1 behind<",
+        ">1 changed<",
+        ">1 conflict<",
+        "&lt;a&gt;",
+    ):
+        assert said in page, said
     tickets.measured(
         fresh_gateway.database, ticket, disk_bytes=3 << 30, git_state={"error": "gone", "text": "?"}
     )
     assert fresh_gateway.get(f"/api/ticket/{ticket}").json()["git"] is None
-    assert "3.0 GiB</span>" in fresh_gateway.get("/").body.decode()
+    page = fresh_gateway.get("/").body.decode()
+    assert ">3.0 GiB<" in page
+    assert "git state unknown" in page
     # it is no sign of life, and no change of what the operator sees
     assert tickets.get(fresh_gateway.database, ticket).updated_at == before.updated_at
 
@@ -357,41 +362,6 @@ def test_metrics_are_numbers_of_ours(fresh_gateway: Gateway) -> None:
     } <= set(lines)  # fmt: skip
     assert "evil" not in answer.body.decode()
     assert fresh_gateway.ask("GET", "/metrics").status == 401
-
-
-def test_the_board_shows_worktrees(fresh_gateway: Gateway) -> None:
-    """Disk use, ahead, behind, changed files and conflicts, as the heartbeat measured them."""
-    numbers = [tickets.create(fresh_gateway.database, title="x").id for _ in range(3)]
-    for number in numbers:
-        worktrees.claim(
-            fresh_gateway.database, number, path=f"/wt/{number}", repo_path="/repo", branch="b",
-            base_sha="0" * 40, max_active=10,
-        )  # fmt: skip
-    state = {
-        "ahead": 3,
-        "behind": 1,
-        "dirty": 2,
-        "untracked": 1,
-        "conflicts": ["a<b", "c"],
-        "text": "+3",
-    }
-    worktrees.measured(fresh_gateway.database, numbers[0], disk_bytes=5 << 20, git_state=state)
-    failed = {"error": "<git> failed", "text": "?"}
-    worktrees.measured(fresh_gateway.database, numbers[1], disk_bytes=None, git_state=failed)
-    page = fresh_gateway.get("/").body.decode()
-    cards = [re.sub(r"\s+", " ", card) for card in page.split('class="ticket"')[1:]]
-    for said in (
-        ">5.0 MiB<",
-        ">3 ahead<",
-        ">1 behind<",
-        ">2 changed<",
-        ">2 conflicts<",
-        "a&lt;b, c",
-    ):
-        assert said in cards[0], said
-    assert "git state unknown" in cards[1]
-    assert "&lt;git&gt; failed" in cards[1]
-    assert "ahead" not in cards[2]
 
 
 def test_sizes_for_people() -> None:
