@@ -33,6 +33,7 @@ VERBS = (
 
 
 @pytest.mark.parametrize("given", HOSTILE_IDS)
+@pytest.mark.fault(27)
 def test_only_a_ticket_number_is_one(shared_gateway: Gateway, given: str) -> None:
     """400 or 404 before a file or the database is touched."""
     for path in (f"/ticket/{given}", f"/api/ticket/{given}", f"/api/ticket/{given}/stream"):
@@ -274,6 +275,7 @@ def outage(cluster: Cluster) -> Cluster:
     return cluster
 
 
+@pytest.mark.fault(18)
 def test_without_a_database_it_says_so_and_panes_go_on(
     fresh_gateway: Gateway, outage: Cluster
 ) -> None:
@@ -302,6 +304,7 @@ def test_without_a_database_it_says_so_and_panes_go_on(
     assert "Traceback" not in fresh_gateway.said()
 
 
+@pytest.mark.fault(18)
 def test_a_frozen_database_holds_nobody_up(fresh_gateway: Gateway, outage: Cluster) -> None:
     """A server that accepts and says nothing is as good as away, within seconds; bytes go on."""
     ticket = tickets.create(fresh_gateway.database, title="x")
