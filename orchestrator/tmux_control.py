@@ -35,7 +35,7 @@ MIN_ROWS, MAX_ROWS = 5, 200
 MAX_HISTORY_LINES = 1000  # what a fresh viewer can scroll back to; the pane log has all of it
 READ_BYTES = 65_536
 _FIELDS = (
-    "pane_width", "pane_height", "history_size", "cursor_x", "cursor_y", "scroll_region_upper",
+    "pane_pid", "pane_width", "pane_height", "history_size", "cursor_x", "cursor_y", "scroll_region_upper",
     "scroll_region_lower", "alternate_saved_x", "alternate_saved_y", "cursor_flag", "alternate_on",
     "pane_dead", "keypad_cursor_flag", "keypad_flag", "wrap_flag", "insert_flag", "origin_flag",
 )  # fmt: skip
@@ -50,6 +50,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 class Screen:
     """What a pane shows, and how a terminal has to be set to go on from there."""
 
+    pid: int  #: of the pane's process: another one is another pane
     columns: int
     rows: int
     cursor_x: int
@@ -161,6 +162,7 @@ class Control:
         if not found:
             raise _not_running(ticket)
         return Screen(
+            pid=found["pane_pid"],
             columns=found["pane_width"],
             rows=found["pane_height"],
             cursor_x=found["cursor_x"],

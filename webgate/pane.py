@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
 
-from orchestrator.errors import TicketError
+from orchestrator.errors import Conflict, TicketError
 from orchestrator.tmux_control import Screen
 from webgate.panelog import PaneLog, parse_event_id
 from webgate.screen import repaint_event
@@ -193,7 +192,8 @@ class Pane:
         self.waiting: set[PaneViewer] = set()  # for a repaint
         self._unsettled: set[PaneViewer] = set()  # painted while the pane printed
         self._screens = screens
-        self._size: tuple[int, int] | None = None
+        self._looked = False
+        self._shown: tuple[int, int, int] | None = None  #: process, columns, rows; None: no pane
         self._swept_size = -1
         self._painter: gevent.Greenlet[..., None] | None = None
         self._looker: gevent.Greenlet[..., None] | None = None
@@ -236,7 +236,7 @@ class Pane:
         self.look()
 
     def look(self) -> None:
-        """Has somebody given the pane another size? Then all get the picture anew."""
+        """Is it another pane, or has it another size? Then all get the picture anew."""
         if self._looker is None or self._looker.ready():
             self._looker = gevent.spawn(self._look)
 
@@ -256,12 +256,18 @@ class Pane:
         self._watcher.remove(self._watch, self.path)
 
     def _look(self) -> None:
-        with suppress(TicketError):
+        try:
             state = self._screens.state(self.ticket)
-            if self._size is not None and (state.columns, state.rows) != self._size:
-                for viewer in tuple(self.viewers):
-                    self.ask_for_repaint(viewer)
-            self._size = (state.columns, state.rows)
+        except Conflict:  # the worker has gone; the next one begins on an empty screen
+            self._looked, self._shown = True, None
+            return
+        except TicketError:
+            return
+        shown = (state.pid, state.columns, state.rows)
+        if self._looked and shown != self._shown:
+            for viewer in tuple(self.viewers):
+                self.ask_for_repaint(viewer)
+        self._looked, self._shown = True, shown
 
     def _paint(self) -> None:
         while self.waiting:
@@ -270,7 +276,7 @@ class Pane:
             except TicketError:
                 log, offset, event, exact = None, 0, b"", True
             else:
-                self._size = (screen.columns, screen.rows)
+                self._looked, self._shown = True, (screen.pid, screen.columns, screen.rows)
                 event = repaint_event(screen, f"{log.generation}:{offset}") if log else b""
             served, self.waiting = self.waiting, set()
             if not exact:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -31,9 +32,15 @@ psycopg2.extensions.register_type(
     psycopg2.extensions.new_type((_TIMESTAMP_OID,), "TIMESTAMP_IN_UTC", _as_utc)
 )
 MAX_IDLE = 4  # connections kept for the next transaction
+SILENT_S = 1.0  # after no answer at all
+HINT = "See: systemctl --user status mc-postgres.service"
 CONNECT_TIMEOUT_S = 2
 PLACE_TIMEOUT_S = 2.0  # for one of the limited places
 STATEMENT_TIMEOUT_MS = 5_000  # past it the caller gets Unavailable instead of hanging
+
+
+class NoAnswer(psycopg2.OperationalError):
+    """The server took too long: it is frozen, or as good as that."""
 
 
 class Database:
@@ -48,6 +55,7 @@ class Database:
         self._application = application
         self._idle: list[psycopg2.extensions.connection] = []
         self._lock = threading.Lock()
+        self._silent_until = 0.0
 
     def _connect(self) -> psycopg2.extensions.connection:
         try:
@@ -59,9 +67,10 @@ class Database:
                 cursor_factory=psycopg2.extras.RealDictCursor,
             )
         except psycopg2.Error as error:
+            self._note(error)
             raise Unavailable(
                 f"PostgreSQL does not answer: {_first_line(error)}.",
-                hint="See: systemctl --user status mc-postgres.service",
+                hint=HINT,
             ) from None
 
     @contextmanager
@@ -72,6 +81,8 @@ class Database:
             Unavailable: the server is away; nothing of the block happened, unless it went away
                 during the commit itself.
         """
+        if time.monotonic() < self._silent_until:
+            raise Unavailable("PostgreSQL does not answer.", hint=HINT)
         if self._places is None:
             with self._transaction() as cursor:
                 yield cursor
@@ -96,6 +107,7 @@ class Database:
             with connection, connection.cursor() as cursor:
                 yield cursor
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            self._note(error)
             connection.close()
             raise Unavailable(f"PostgreSQL went away: {_first_line(error)}.") from None
         except BaseException:
@@ -106,6 +118,12 @@ class Database:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _note(self, error: Exception) -> None:
+        # Who asked a frozen server waited for nothing; the others of the next second need not.
+        # (To roll back fails as well then, and is what is raised.)
+        if isinstance(error, NoAnswer) or isinstance(error.__context__, NoAnswer):
+            self._silent_until = time.monotonic() + SILENT_S
 
     def query(self, sql: str, params: Sequence[Any] | Row = ()) -> list[Row]:
         """One statement in a transaction of its own; its rows, or an empty list."""

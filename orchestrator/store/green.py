@@ -10,8 +10,9 @@ from __future__ import annotations
 import select
 import time
 
-import psycopg2
 import psycopg2.extensions
+
+from orchestrator.store.db import NoAnswer
 
 ANSWER_S = 2.0  # a frozen server is Unavailable after this, however long its own timeouts are
 
@@ -19,7 +20,7 @@ ANSWER_S = 2.0  # a frozen server is Unavailable after this, however long its ow
 def install_wait_callback(*, answer_s: float = ANSWER_S) -> None:
     """From now on every connection of this process waits through `select.select`.
 
-    An answer that takes longer than `answer_s` raises psycopg2.OperationalError and closes the
+    An answer that takes longer than `answer_s` raises NoAnswer and closes the
     connection: connect_timeout and statement_timeout do not help against a server that is stopped.
     """
 
@@ -34,6 +35,6 @@ def install_wait_callback(*, answer_s: float = ANSWER_S) -> None:
             reads = descriptors if state == psycopg2.extensions.POLL_READ else []
             writes = descriptors if state == psycopg2.extensions.POLL_WRITE else []
             if left <= 0 or not any(select.select(reads, writes, [], left)):
-                raise psycopg2.OperationalError(f"no answer within {answer_s:g} seconds")
+                raise NoAnswer(f"no answer within {answer_s:g} seconds")
 
     psycopg2.extensions.set_wait_callback(wait)

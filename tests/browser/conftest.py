@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from tests.claude.conftest import product  # noqa: F401  # the machine with the real CLI
 from tests.machine.product import Product
 
+pytest.register_assert_rewrite("tests.browser.screen")
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.screen import assert_same, pane_of, screen_of, trimmed
@@ -70,6 +71,12 @@ while time.monotonic() < end:
         time.sleep(0.001)
 os.write(1, b"\x00\xff THE-END")
 sys.stdin.read()
+"""
+NO_WEBGL = """
+    const get = HTMLCanvasElement.prototype.getContext;
+    HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+        return kind.startsWith("webgl") ? null : get.call(this, kind, ...more);
+    };
 """
 _ALL = """() => {
     const buffer = missionControl.terminal.buffer.active;
@@ -185,8 +192,8 @@ def test_a_full_screen_program(product: Product, page: Page, browser: Browser) -
     late.close()
 
 
-def test_characters_of_every_width(product: Product, page: Page) -> None:
-    """Printed while somebody looks, and painted for who comes later: the same cells as tmux has."""
+def test_characters_of_every_width(product: Product, page: Page, browser: Browser) -> None:
+    """Printed while somebody looks, painted for who comes later, drawn without WebGL: the cells of tmux."""
     lines = "".join(f"{text}|\n" for text in CHARACTERS)
     ticket = shell(product, f"read _; printf '%s' {shlex.quote(lines)}; printf ready; exec cat")
     look(page, ticket)
@@ -195,6 +202,15 @@ def test_characters_of_every_width(product: Product, page: Page) -> None:
     assert_same(page, product, ticket)
     page.reload()
     assert_same(page, product, ticket)
+    context = browser.new_context()
+    context.add_init_script(NO_WEBGL)
+    plain = context.new_page()
+    plain.goto(product.login_link(ticket))
+    look(plain, ticket)
+    assert plain.evaluate("missionControl.renderer") == "dom"
+    assert_same(plain, product, ticket)
+    expect(plain.locator(".xterm-rows")).to_contain_text("漢字かな")
+    context.close()
 
 
 def test_scrolling_back_and_searching(product: Product, page: Page) -> None:
@@ -279,6 +295,7 @@ def test_two_browsers_and_a_desk(product: Product, page: Page, browser: Browser)
     context.close()
 
 
+@pytest.mark.fault(3, 13, 16)
 def test_every_byte_of_the_log(product: Product, page: Page) -> None:
     """sha256 in the browser is that of the log: any bytes, a kill -9 and a rotation in the midst of it."""
     ticket = python(product, BYTES)

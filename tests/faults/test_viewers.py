@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.faults.record import Drill
 from tests.faults.viewers import STAMPS, Audience
 from tests.machine.machine import Machine
 from tests.machine.product import HOME, STATE, Product
@@ -74,8 +75,9 @@ def median(latencies: list[float]) -> float:
     return sorted(latencies)[len(latencies) // 2]
 
 
+@pytest.mark.fault(26)
 @pytest.mark.timeout(1800)
-def test_a_crowd_with_a_slow_one_and_a_dead_one(product: Product) -> None:
+def test_a_crowd_with_a_slow_one_and_a_dead_one(product: Product, drill: Drill) -> None:
     """Each costs little; who cannot keep up costs less than a MiB and slows nobody; the dead one is dropped."""
     argv = [PYTHON, "-c", STAMPS]
     ticket = product.new("stamps", "--driver", "command", "--start", "--", *argv)
@@ -105,13 +107,18 @@ def test_a_crowd_with_a_slow_one_and_a_dead_one(product: Product) -> None:
             print(f"slow and dead: {grown / 1024:.0f} KiB")
             assert grown < 2 * SLOW_BYTES
             dropped = bad.answer()
-            print(f"dropped after {dropped['seconds']:.0f} s")
+            drill.note = (
+                f"{VIEWERS} viewers at {each / 1024:.0f} KiB; one that reads 1 KB/s and one that never reads cost"
+                f" {grown / 1024:.0f} KiB in a flood, dropped after {dropped['seconds']:.0f} s"
+            )
+            print(drill.note)
             assert 0 < dropped["seconds"] <= 45
         assert watched.ask("watch 1")["latencies_ms"]
 
 
+@pytest.mark.fault(3, 26)
 @pytest.mark.timeout(1800)
-def test_all_come_back_at_once(product: Product) -> None:
+def test_all_come_back_at_once(product: Product, drill: Drill) -> None:
     """The gateway is killed under all of them: each sees the pane again within 30 seconds; the worker stays."""
     argv = [PYTHON, "-c", STAMPS]
     ticket = product.new("stamps", "--driver", "command", "--start", "--", *argv)
@@ -120,6 +127,8 @@ def test_all_come_back_at_once(product: Product) -> None:
     with audience(product, ticket, crowd=VIEWERS) as crowd:
         product.systemctl("kill", "--signal=KILL", "mc-webgate.service")
         back = crowd.ask("storm")
+        drill.tried, drill.seconds = 1, [back["seconds"]]
+        drill.note = f"{VIEWERS} viewers back at once"
         print(
             f"{VIEWERS} back after {back['seconds']:.1f} s, half of them after {back['median']:.1f} s"
         )

@@ -33,11 +33,12 @@ STAMP = re.compile(rb"@(\d{10,})@")  # what a pane prints: CLOCK_MONOTONIC in na
 #: Prints stamps, or a flood when it is told so.
 STAMPS = """
 import select, sys, time
+block = "".join(f"{n:015d}\\n" for n in range(1000))
 while True:
     if select.select([sys.stdin], [], [], 0.05)[0]:
         count = int(sys.stdin.readline())
         for n in range(0, count, 1000):
-            sys.stdout.write("".join(f"{n + i:015d}\\n" for i in range(1000)))
+            sys.stdout.write(block)
         print(f"THE-END-{count}", flush=True)
     print(f"@{time.monotonic_ns()}@", flush=True)
 """

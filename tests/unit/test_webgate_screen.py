@@ -176,6 +176,48 @@ def test_a_size_is_told_to_all(gateway: Gateway) -> None:
         assert pane.post("resize", {"viewer": ME, **size}).status == 400
 
 
+def test_another_pane_begins_on_an_empty_screen(gateway: Gateway) -> None:
+    """The worker was started anew, in the same size: who looked all the time sees the new screen alone."""
+    pane = Pane(gateway, "echo the old one; cat > /dev/null")
+    pane.wait_screen("the old one")
+    with gateway.stream(pane.ticket) as viewer:
+        viewer.next("repaint")
+        pane.tmux("kill-session", "-t", f"=ticket-{pane.ticket}")
+        name, size = f"ticket-{pane.ticket}", ["-x", "100", "-y", "30"]
+        pane.tmux("new-session", "-d", "-s", name, *size, "echo the new one; cat > /dev/null")
+        shown = painted(viewer.next("repaint"))
+        assert b"the new one" in shown
+        assert b"the old one" not in shown
+        # and once more for who sees that there is none meanwhile
+        pane.tmux("kill-session", "-t", f"=ticket-{pane.ticket}")
+        time.sleep(2.5)
+        pane.tmux("new-session", "-d", "-s", name, *size, "echo the newest; cat > /dev/null")
+        assert b"the newest" in painted(viewer.next("repaint"))
+
+
+def test_an_alternate_screen_has_another_beneath(gateway: Gateway) -> None:
+    """Who comes while a program has it is told both, and where the cursor returns to."""
+    pane = Pane(gateway, "seq 1 40; printf 'beneath\\033[?1049h\\033[2;3Habove'; cat > /dev/null")
+    pane.wait_screen("above")
+    with gateway.stream(pane.ticket) as viewer:
+        ordinary, found, alternate = painted(viewer.next("repaint")).partition(b"\x1b[?1049h\x1b[H")
+    assert found
+    assert b"\r\n2\r\n3\r\n" in ordinary
+    assert b"beneath" in ordinary
+    assert ordinary.endswith(b"\x1b[30;8H")
+    assert b"above" in alternate
+    assert b"beneath" not in alternate
+
+
+def test_a_full_row_goes_on_where_tmux_does(gateway: Gateway) -> None:
+    """The cursor behind the last column has no address: the row is written again up to there."""
+    pane = Pane(gateway, "printf '%0100d' 7; cat > /dev/null")
+    pane.wait_screen("0007")
+    with gateway.stream(pane.ticket) as viewer:
+        shown = painted(viewer.next("repaint"))
+    assert shown.partition(b"\x1b[2;1H")[2].startswith(b"\x1b)0" + b"0" * 99 + b"7")
+
+
 def test_a_slow_viewer_is_moved_forward(gateway: Gateway) -> None:
     """One that reads little while much is printed gets a gap and the screen, and not megabytes."""
     pane = Pane(

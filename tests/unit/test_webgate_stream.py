@@ -103,6 +103,7 @@ def test_replay_is_a_number(shared_gateway: Gateway, replay: str) -> None:
     assert shared_gateway.get(f"/api/ticket/{ticket.id}/stream?replay={query}").status == 400
 
 
+@pytest.mark.fault(16)
 def test_last_event_id_goes_on_at_the_byte(shared_gateway: Gateway) -> None:
     """Broken off anywhere and taken up again, the bytes are those of the file, also in mid-character."""
     ticket, path = make(shared_gateway, "é".encode()[:1])
@@ -137,6 +138,7 @@ def test_a_log_that_is_not_there_yet(shared_gateway: Gateway) -> None:
         assert viewer.read_until(b"009999\n") == content
 
 
+@pytest.mark.fault(13)
 def test_a_log_that_is_made_again(shared_gateway: Gateway) -> None:
     """The rest of the old one, then the new one from its start: nothing is missing, so no gap."""
     ticket, path = make(shared_gateway, b"old")
@@ -150,6 +152,7 @@ def test_a_log_that_is_made_again(shared_gateway: Gateway) -> None:
         assert "gap" not in [e.kind for e in viewer.seen]
 
 
+@pytest.mark.fault(13)
 def test_a_log_that_was_rotated_while_away(shared_gateway: Gateway) -> None:
     """Who comes back with a place in the older file gets the rest of it, and of those after it."""
     ticket, path = make(shared_gateway, b"one")
@@ -165,6 +168,7 @@ def test_a_log_that_was_rotated_while_away(shared_gateway: Gateway) -> None:
         assert "gap" not in [e.kind for e in again.seen]
 
 
+@pytest.mark.fault(13)
 def test_a_log_that_was_replaced_while_away(shared_gateway: Gateway) -> None:
     """Who comes back with the old one's place is told, and begins again."""
     ticket, path = make(shared_gateway, b"old content")
@@ -177,6 +181,7 @@ def test_a_log_that_was_replaced_while_away(shared_gateway: Gateway) -> None:
         assert again.next("pane").data == b"new content, longer"
 
 
+@pytest.mark.fault(13)
 def test_a_log_that_is_cut_short(shared_gateway: Gateway) -> None:
     """A gap, then what is there."""
     ticket, path = make(shared_gateway, b"much content")
@@ -188,6 +193,7 @@ def test_a_log_that_is_cut_short(shared_gateway: Gateway) -> None:
         assert viewer.next("pane").data == b"less"
 
 
+@pytest.mark.fault(13)
 def test_a_log_that_was_cut_and_grew_again(shared_gateway: Gateway) -> None:
     """Longer than before, and noticed all the same: what was there is not there any more."""
     ticket, path = make(shared_gateway, b"much content")
@@ -217,6 +223,7 @@ def test_a_closed_ticket_ends(shared_gateway: Gateway) -> None:
         assert {"state", "queue", "cost", "permission"} <= set(kinds)
 
 
+@pytest.mark.fault(3)
 def test_a_killed_gateway_loses_no_byte(fresh_gateway: Gateway) -> None:
     """kill -9 with streams open: taken up again by Last-Event-ID, each viewer has the file's bytes."""
     ticket, path = make(fresh_gateway, b"")
@@ -250,6 +257,7 @@ def test_a_killed_gateway_loses_no_byte(fresh_gateway: Gateway) -> None:
         assert hashlib.sha256(got[each]).hexdigest() == wanted
 
 
+@pytest.mark.fault(26)
 def test_one_who_does_not_read_costs_nothing(fresh_gateway: Gateway) -> None:
     """In a flood the others get every byte, and the gateway holds no copy for the slow one."""
     ticket, path = make(fresh_gateway, b"")
@@ -273,6 +281,7 @@ def test_one_who_does_not_read_costs_nothing(fresh_gateway: Gateway) -> None:
         assert process.memory_info().rss - before < 8 * 1024 * 1024
 
 
+@pytest.mark.fault(26)
 def test_one_who_does_not_read_is_dropped(fresh_gateway: Gateway) -> None:
     """Within 45 seconds, with everything the gateway held for it."""
     ticket, path = make(fresh_gateway, b"")
