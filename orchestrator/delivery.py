@@ -244,7 +244,8 @@ def _began_just_now(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            if time.time() - status.st_mtime > STALE_S:
+            age_s = time.time() - status.st_mtime
+            if not -STALE_S <= age_s <= STALE_S:  # the future is a clock that was set back
                 return False
             file.seek(max(0, status.st_size - TAIL_BYTES))
             lines = [
