@@ -158,9 +158,9 @@ class Ingest:
                 ticket=ticket, event="quarantine", priority=4,
             )  # fmt: skip
 
-    def decide_state(self, worker: Worker) -> None:
+    def decide_state(self, worker: Worker, followed: Followed) -> None:
         """Writes down the worker's turn state when it is another one."""
-        state, evidence = observed_state(self._database, worker)
+        state, evidence = observed_state(self._database, worker, lambda: self.read_on(followed))
         before = ingestion.set_turn_state(self._database, worker.ticket.id, state, evidence)
         if before is not None:
             systemd.log(
@@ -262,7 +262,7 @@ class Follower:
             followed = self._followed[number]
             if followed.look_at and followed.look_at[0] <= now:
                 followed.look_at = [t for t in followed.look_at if t > now]
-                self._ingest.decide_state(worker)
+                self._ingest.decide_state(worker, followed)
 
     def _wait(self, listener: Listener) -> None:
         times = [t for f in self._followed.values() for t in f.look_at if f.ticket in self._workers]

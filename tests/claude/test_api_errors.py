@@ -10,6 +10,7 @@ from tests.claude.test_turns import ask, kinds, settled, states, told
 from tests.machine.product import HOME, Product
 
 TURN_USD = 0.0075  # of one answer of the stand-in, by the CLI's own prices
+ERRANDS_USD = 0.004  # what the CLI asks on the side, such as for a title; at any time
 
 
 @pytest.fixture(scope="module", params=["claude", "claude_stream"])
@@ -37,17 +38,19 @@ def test_an_error_is_a_state_an_event_and_costs_nothing(
     product.machine.run(["sleep", "0.5"])  # the status line's count comes a moment after the turn
     cost = product.show(ticket)["cost_usd"]
     found = ask(product, ticket, f"ERR{{{code}}} {ticket}", "api_error")
-    assert [e["data"]["to"] for e in found if e["kind"] == "state"] == ["busy", "api_error"]
+    seen = [e["data"]["to"] for e in found if e["kind"] == "state"]
+    # After an error: the prompt is told a moment before the worker says that it is busy.
+    assert seen[seen.index("busy") :] == ["busy", "api_error"]
     assert product.show(ticket)["turn_state"] == "api_error"
     told_so = [e for e in found if e["kind"] in {"api_error", "result"}]
     assert len(told_so) == 1, kinds(product, ticket)
     said = json.dumps(told_so[0]["data"])
     assert name in said or str(code) in said
-    assert product.show(ticket)["cost_usd"] == cost
+    assert product.show(ticket)["cost_usd"] <= cost + ERRANDS_USD
     ask(product, ticket, f"what is {code}+1")
     product.machine.wait_for(
-        lambda: product.show(ticket)["cost_usd"] == pytest.approx(cost + TURN_USD),
-        what="the cost of one turn",
+        lambda: product.show(ticket)["cost_usd"] >= cost + TURN_USD, what="the cost of one turn"
     )
+    assert product.show(ticket)["cost_usd"] <= cost + TURN_USD + ERRANDS_USD
     assert states(product, ticket)[-1] == "idle"
     assert told(product, ticket)
