@@ -19,9 +19,12 @@ from orchestrator.errors import Conflict, InvalidInput, TicketError, Unavailable
 
 if TYPE_CHECKING:
     from orchestrator.store.db import Database
+    from orchestrator.store.events import StoredEvent
     from orchestrator.store.messages import Message
 
+_BEGIN_KINDS = ("user_prompt", "message_taken")
 _END_KINDS = ("turn_end", "result", "api_error")
+MAX_TURN_EVENTS = 100  # of those kinds behind a message; its own are among the first
 FOLLOW_WAIT_S = 5.0  # how long a lost notification delays a follower
 SETTLE_S = 2.0  # an interrupted turn ends without an event: idle for so long is its end
 
@@ -85,9 +88,13 @@ def send(
 
 def _wait_for_answer(database: Database, message: Message, timeout: float) -> str:
     """What the worker said at the end of the turn that a message began."""
-    from orchestrator.store import events, messages, tickets
+    from orchestrator.config import load
+    from orchestrator.drivers import driver_named
+    from orchestrator.store import messages, tickets
     from orchestrator.store.db import Listener
 
+    name = tickets.get(database, message.ticket_id).driver
+    by_screen = driver_named(name, load()).signs == "screen"
     listener = Listener(database, ["mc_messages", "mc_events", "mc_tickets"])
     deadline = time.monotonic() + timeout if timeout else float("inf")
     idle_since: float | None = None
@@ -95,10 +102,10 @@ def _wait_for_answer(database: Database, message: Message, timeout: float) -> st
         sent = messages.get(database, message.id) or message
         if sent.outcome in {"unconfirmed", "refused"}:
             raise TurnFailed(f"Message {message.id} is {sent.outcome}: {sent.reason}.")
-        if sent.outcome == "confirmed" and sent.sent_at is not None:
-            ends = events.since(database, message.ticket_id, sent.sent_at, _END_KINDS)
-            if ends:
-                return _answer(ends[0].kind, ends[0].data)
+        if sent.outcome == "confirmed" and sent.sent_after is not None:
+            end = _end_of_turn(database, message.ticket_id, sent.sent_after)
+            if end is not None:
+                return _answer(end.kind, end.data)
             state = tickets.get(database, message.ticket_id).turn_state
             if state in {"waiting_permission", "waiting_answer"} and not sys.stdout.isatty():
                 click.echo(
@@ -110,6 +117,8 @@ def _wait_for_answer(database: Database, message: Message, timeout: float) -> st
             if state in {"idle", "gone"}:
                 idle_since = idle_since or time.monotonic()
                 if time.monotonic() - idle_since > SETTLE_S:
+                    if by_screen and state == "idle":
+                        return ""  # it tells nobody what it said: that is in the pane
                     raise TurnFailed(
                         "The turn was broken off." if state == "idle" else "The worker has ended."
                     )
@@ -119,6 +128,17 @@ def _wait_for_answer(database: Database, message: Message, timeout: float) -> st
             min(FOLLOW_WAIT_S if idle_since is None else 0.2, max(0.0, deadline - time.monotonic()))
         )
     raise Unavailable(f"No answer within {timeout:g} s; message {message.id} goes on.")
+
+
+def _end_of_turn(database: Database, ticket: int, event: int) -> StoredEvent | None:
+    """The first end behind the first beginning after an event; the end of a turn before may be late."""
+    from orchestrator.store import events
+
+    kinds = (*_BEGIN_KINDS, *_END_KINDS)
+    found = iter(events.of_kinds_after(database, ticket, event, kinds, limit=MAX_TURN_EVENTS))
+    if not any(e.kind in _BEGIN_KINDS for e in found):
+        return None
+    return next((e for e in found if e.kind in _END_KINDS), None)
 
 
 def _wait_while(

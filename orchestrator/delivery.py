@@ -236,7 +236,17 @@ class Delivery:
 
 def _shows(box: str, text: str) -> bool:
     """Whether what stands in a box is (the visible part of) a text, and nothing else."""
-    return "".join(box.split()) in "".join(text.split()) or bool(_PASTED.fullmatch(box))
+    if drawn := _drawn(box):
+        return drawn in _drawn(text) or bool(_PASTED.fullmatch(box))
+    return "".join(box.split()) in "".join(text.split())
+
+
+def _drawn(text: str) -> str:
+    """What of a text every terminal draws alike.
+
+    Blanks are wrapped; of emoji, marks, joiners and what has no width some parts are dropped.
+    """
+    return "".join(c for c in text if c.isalnum() or (c.isascii() and c.isprintable() and c != " "))
 
 
 def _began_just_now(path: Path) -> bool:
@@ -244,7 +254,8 @@ def _began_just_now(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            if time.time() - status.st_mtime > STALE_S:
+            age_s = time.time() - status.st_mtime
+            if not -STALE_S <= age_s <= STALE_S:  # the future is a clock that was set back
                 return False
             file.seek(max(0, status.st_size - TAIL_BYTES))
             lines = [

@@ -35,6 +35,7 @@ BUSY_POLL_S = 0.1
 IDLE_POLL_S = 1.0
 MAX_SENDING = 8  # tickets spoken to at the same time
 INTERRUPT_S = 5.0  # a turn that was broken off for an urgent message has ended by then
+PUT_BACK_S = 0.4  # a prompt that was broken off before its first word is back in the box by then
 _ONLY_ONE = 0x6D63_6469_7370  # "mcdisp": the advisory lock of whoever dispatches
 
 
@@ -110,11 +111,14 @@ class Dispatcher:
         if worker.state() in {"busy", "waiting_permission", "waiting_answer"}:
             self._delivery.interrupt(worker)
         deadline = time.monotonic() + INTERRUPT_S
-        while self._delivery.obstacle(worker) is not None:
-            if time.monotonic() > deadline:
-                return False
+        free_since: float | None = None
+        while (now := time.monotonic()) < deadline:
+            if self._delivery.obstacle(worker) is not None:
+                free_since = None
+            elif now - (free_since := free_since or now) >= PUT_BACK_S:
+                return True
             time.sleep(0.05)  # the turn's end is a file of the worker's, not an event
-        return True
+        return False
 
     def _send(self, worker: Worker, claimed: list[Message]) -> None:
         number = worker.ticket.id

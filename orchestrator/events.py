@@ -151,6 +151,16 @@ def fold(memory: Memory, record: Record) -> tuple[Memory, Event]:
     return _EFFECTS.get(kind, _no_effect)(memory, record.data), event
 
 
+def flaw(record: Record) -> str:
+    """Why a line cannot be used though it can be read, half a sentence; empty for a good one."""
+    cost = record.data.get("cost")
+    for place in (record.data, cost if isinstance(cost, dict) else {}):
+        value = place.get("total_cost_usd")
+        if type(value) in {int, float} and _usd(value) is None:
+            return "a cost that is none"
+    return ""
+
+
 def _no_effect(memory: Memory, _: dict[str, Any]) -> Memory:
     return memory
 

@@ -68,7 +68,7 @@ class Batch:
         self._found = found
         self._memory = Memory.from_json(dict(start.state))
         self._end = start.offset
-        self._newest: datetime | None = None
+        self._last_at: datetime | None = None
         self.lines = 0
         self.told: list[
             tuple[str, str]
@@ -79,14 +79,14 @@ class Batch:
         for item in self._found:
             self.lines += 1
             self._end = item.end
-            if isinstance(item, Poison):
+            if reason := item.reason if isinstance(item, Poison) else events.flaw(item):
                 self.poisons.append(
-                    PoisonRow(offset=item.offset, end=item.end, hook=item.hook, reason=item.reason)
+                    PoisonRow(offset=item.offset, end=item.end, hook=item.hook, reason=reason)
                 )
+            if reason or isinstance(item, Poison):
                 continue
             self._memory, event = events.fold(self._memory, item)
-            if self._newest is None or event.at > self._newest:
-                self._newest = event.at
+            self._last_at = event.at  # of the last line, not the latest: the clock may jump
             if event.kind in TOLD:
                 self.told.append((event.kind, _word_of(event)))
             yield EventRow(kind=event.kind, at=event.at, text=event.text, offset=event.offset)
@@ -96,7 +96,7 @@ class Batch:
         memory = self._memory
         facts = TicketFacts(
             cost_usd=memory.cost_usd, input_tokens=memory.input_tokens, output_tokens=memory.output_tokens,
-            session_id=memory.session_id, last_sign_at=self._newest,
+            session_id=memory.session_id, last_sign_at=self._last_at,
         )  # fmt: skip
         after = replace(self._start, offset=self._end, state=memory.as_json())
         return Finish(after=after, poisons=self.poisons, facts=facts)
@@ -158,9 +158,9 @@ class Ingest:
                 ticket=ticket, event="quarantine", priority=4,
             )  # fmt: skip
 
-    def decide_state(self, worker: Worker) -> None:
+    def decide_state(self, worker: Worker, followed: Followed) -> None:
         """Writes down the worker's turn state when it is another one."""
-        state, evidence = observed_state(self._database, worker)
+        state, evidence = observed_state(self._database, worker, lambda: self.read_on(followed))
         before = ingestion.set_turn_state(self._database, worker.ticket.id, state, evidence)
         if before is not None:
             systemd.log(
@@ -262,7 +262,7 @@ class Follower:
             followed = self._followed[number]
             if followed.look_at and followed.look_at[0] <= now:
                 followed.look_at = [t for t in followed.look_at if t > now]
-                self._ingest.decide_state(worker)
+                self._ingest.decide_state(worker, followed)
 
     def _wait(self, listener: Listener) -> None:
         times = [t for f in self._followed.values() for t in f.look_at if f.ticket in self._workers]

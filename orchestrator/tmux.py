@@ -246,7 +246,9 @@ class Server:
         except Unavailable:
             return float("inf")
         times = [int(line.split()[1]) for line in out.splitlines() if line.startswith("0 ")]
-        return max(0.0, time.time() - max(times)) if times else float("inf")
+        age_s = time.time() - max(times) if times else float("inf")
+        # tmux counts in whole seconds of the day's clock: a key from the future is one that moved
+        return max(0.0, age_s) if age_s > -1 else float("inf")
 
     def leave_mode(self, ticket: int) -> None:
         """Closes copy mode."""

@@ -5,6 +5,7 @@ Shared by whoever looks at workers (ingest, dispatch). It reads; it never types 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,13 @@ def _screen(config: Config, ticket: int) -> str:
         return ""
 
 
-def observed_state(database: Database, worker: Worker) -> tuple[str, str]:
+def observed_state(
+    database: Database, worker: Worker, catch_up: Callable[[], object] = bool
+) -> tuple[str, str]:
     """Turn state and what it rests on.
+
+    `catch_up` is called between the worker's own word and the look at events: what led to that word
+    was written before it, and has to be read by then.
 
     The worker's own word comes first: hooks alone would leave a ticket busy for ever after Esc. The
     newest event tells apart what that word does not: a question from a permission, an API error
@@ -81,6 +87,7 @@ def observed_state(database: Database, worker: Worker) -> tuple[str, str]:
     state = worker.state()
     if state is None:
         return "idle", f"the {worker.driver.name} driver gives no sign of turns"
+    catch_up()
     evidence = f"{worker.driver.name} pid {worker.pid} says {state}"
     if state in {"idle", "waiting_permission"}:
         newest = ingestion.last_event(database, worker.ticket.id, _TURN_KINDS)

@@ -81,13 +81,13 @@ def after(database: Database, ticket: int, event: int, *, limit: int) -> list[St
     return [StoredEvent(**row) for row in rows]
 
 
-def since(
-    database: Database, ticket: int, at: datetime, kinds: Sequence[str], *, limit: int = 1
+def of_kinds_after(
+    database: Database, ticket: int, event: int, kinds: Sequence[str], *, limit: int
 ) -> list[StoredEvent]:
-    """The first events of some kinds from a moment on, oldest first."""
+    """The first events of some kinds after one, oldest first."""
     rows = database.query(
         "SELECT id, ticket_id, at, kind, data FROM ticket_events WHERE ticket_id = %s"
-        " AND kind = ANY(%s) AND at >= %s ORDER BY id LIMIT %s",
-        (ticket, list(kinds), at, limit),
+        " AND kind = ANY(%s) AND id > %s ORDER BY id LIMIT %s",
+        (ticket, list(kinds), event, limit),
     )
     return [StoredEvent(**row) for row in rows]

@@ -130,7 +130,7 @@ def store_batch(
         cursor.execute(
             "UPDATE tickets SET cost_usd = %s, input_tokens = %s, output_tokens = %s,"
             " session_id = COALESCE(NULLIF(%s, '')::uuid, session_id),"
-            " last_sign_at = greatest(last_sign_at, %s), updated_at = now() WHERE id = %s",
+            " last_sign_at = COALESCE(%s, last_sign_at), updated_at = now() WHERE id = %s",
             (
                 facts.cost_usd, facts.input_tokens, facts.output_tokens, facts.session_id,
                 facts.last_sign_at, ticket,

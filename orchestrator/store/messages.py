@@ -33,6 +33,7 @@ class Message:
     confirmed_at: datetime | None  #: when the worker showed that it has it
     outcome: str  #: queued, sent, confirmed, unconfirmed, refused
     reason: str  #: one sentence where the outcome needs one, or why it waits
+    sent_after: int | None  #: the newest event of the ticket at that moment
     urgent: bool  #: sent with --now: goes before the others and breaks off the turn
 
 
@@ -141,7 +142,8 @@ def mark_sent(database: Database, ids: Sequence[int], owner: str) -> bool:
     """Before the first byte leaves. False: the lease is no longer ours, do not send."""
     with database.transaction() as cursor:
         cursor.execute(
-            "UPDATE queued_messages SET outcome = 'sent', sent_at = now(), reason = ''"
+            "UPDATE queued_messages m SET outcome = 'sent', sent_at = now(), reason = '', sent_after ="
+            " (SELECT COALESCE(max(id), 0) FROM ticket_events e WHERE e.ticket_id = m.ticket_id)"
             " WHERE id = ANY(%s) AND lease_owner = %s AND outcome = 'queued' AND lease_until > now()"
             " RETURNING id",
             (list(ids), owner),
@@ -196,7 +198,16 @@ def settle(database: Database, ids: Sequence[int], outcome: str, reason: str = "
 
 
 def give_up_stale(database: Database, owner: str) -> list[int]:
-    """Sent by a dispatcher that is gone: unconfirmed, for what arrived cannot be known."""
+    """Sent by a dispatcher that is gone: unconfirmed, for what arrived cannot be known.
+
+    What it had only claimed is free at once: the lease need not run out, whatever the clock does. To
+    be called by the one dispatcher there is.
+    """
+    database.query(
+        "UPDATE queued_messages SET lease_owner = NULL, lease_until = NULL"
+        " WHERE outcome = 'queued' AND lease_owner <> %s",
+        (owner,),
+    )
     rows = database.query(
         "UPDATE queued_messages SET outcome = 'unconfirmed', lease_owner = NULL,"
         " lease_until = NULL, reason = 'the dispatcher was interrupted while sending it'"

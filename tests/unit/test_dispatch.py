@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator import config as configuration
 from orchestrator import dispatch as module
-from orchestrator.delivery import Outcome
+from orchestrator.delivery import Outcome, _shows
 from orchestrator.dispatch import Dispatcher
 from orchestrator.drivers import NotTaken
-from orchestrator.errors import Unavailable
+from orchestrator.errors import InvalidInput, Unavailable
 from orchestrator.store import messages, tickets
 from orchestrator.store.db import Database
 
@@ -42,6 +42,7 @@ class Told:
         (NotTaken("the agent is not there"), "queued"),
         (Unavailable("tmux did not answer"), "unconfirmed"),
         (RuntimeError("a surprise"), "unconfirmed"),
+        (InvalidInput("one line only"), "refused"),
     ],
 )
 def test_what_becomes_of_a_message(
@@ -69,3 +70,20 @@ def test_what_becomes_of_a_message(
     assert found.outcome == outcome
     # what is queued again can be claimed again, and nothing else can
     assert bool(messages.claim(database, ticket.id, "another")) == (outcome == "queued")
+
+
+@pytest.mark.parametrize(
+    ("box", "text", "ours"),
+    [
+        ("what is\n  this", "what is this", True),
+        ("👩👩👧 🏳🌈 e rtl 漢字", "👩‍👩‍👧 🏳️‍🌈 e\u0301 \u202ertl \ufeff漢字", True),
+        ("[Pasted text #1 +20 lines]", "x" * 5000, True),
+        ("SLOW{30} a long onewhat is this", "what is this", False),
+        ("mine", "what is this", False),
+        ("👍", "what is this", False),
+        ("👍", "thanks 👍", True),
+    ],
+)
+def test_a_text_in_the_box_is_known_again(box: str, text: str, *, ours: bool) -> None:
+    """As a terminal draws it: wrapped, without what has no width; anybody else's is told apart."""
+    assert _shows(box, text) == ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from orchestrator import ingest as module
 from orchestrator.config import Config
 from orchestrator.ingest import Followed, Ingest
 from orchestrator.sidecar import append
-from orchestrator.store import tickets
+from orchestrator.store import events, tickets
 from orchestrator.store.db import Database
 from tests.unit.postgres import Cluster
 
 POISON = [
+    b'{"v":1,"at":"2026-01-01T00:00:00Z","hook":"statusLine","data":{"cost":{"total_cost_usd":-1}}}\n',
+    b'{"v":1,"at":"2026-01-01T00:00:00Z","hook":"Stop","data":{"x":1e-99999}}\n',
     b"not json\n", b'{"v":1,"at":"2026-01-01T00:00:00Z","hook":"Stop","data":{"x":NaN}}\n', b"[]\n", b"\n",
     b'{"v":1,"at":"2026-01-01T00:00:00Z","hook":"Stop","data":{"x":"\\u0000"}}\n', b"\xff\xfe\n",
     b'{"v":1,"at":"2026-01-01T00:00:00Z","hook":"Stop","data":{"x":1e999}}\n', b"[" * 5000 + b"\n",
@@ -226,6 +229,24 @@ def test_an_endless_line_is_bounded(config: Config, database: Database) -> None:
     rows = database.query('SELECT "offset", "end", reason FROM quarantine')
     assert rows[0]["offset"] == 0
     assert rows[-1]["end"] == 20_000_001
+
+
+def test_the_order_is_the_files_whatever_the_clock_says(config: Config, database: Database) -> None:
+    """Fault 19: an hour forward and an hour back; rows, state and last sign go by the offset."""
+    followed = ticket_with_sidecar(config, database)
+    jumps = [0, 3600, 1, -3599, 7200, 2, 3]
+    begun = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    for number, jump in enumerate(jumps):
+        at = (begun + timedelta(seconds=jump)).isoformat()
+        text = f'{{"v":1,"at":"{at}","hook":"Note","data":{{"n":{number}}}}}\n'
+        with followed.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+        drain(Ingest(config, database), Followed(followed.ticket, followed.path))
+    assert stored(database) == list(range(len(jumps)))
+    newest = events.newest(database, followed.ticket, ["other"])
+    assert newest is not None
+    assert newest.data["n"] == len(jumps) - 1
+    assert tickets.get(database, followed.ticket).last_sign_at == begun + timedelta(seconds=3)
 
 
 def test_no_file_is_no_error(config: Config, database: Database) -> None:

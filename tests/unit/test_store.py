@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, NoSuchTicket, Unavailable
-from orchestrator.store import db, ingestion, logins, messages, tickets
+from orchestrator.store import db, events, ingestion, logins, messages, tickets
 from orchestrator.store.db import Database, Listener
 from orchestrator.store.ingestion import EventRow, Finish, PoisonRow, Position, TicketFacts
 from orchestrator.store.migrate import ensure_schema, known
@@ -137,6 +137,36 @@ def test_what_was_being_sent_is_never_sent_again(database: Database) -> None:
     assert outcomes == {first: "unconfirmed", second: "queued"}
     messages.settle(database, [first], "confirmed")  # the dead one, late: what was said stands
     assert messages.get(database, first).outcome == "unconfirmed"  # type: ignore[union-attr]
+
+
+def test_what_a_dead_dispatcher_had_only_claimed_is_free_at_once(database: Database) -> None:
+    """Nothing of it was sent: the next dispatcher takes it, whatever the clock says of the lease."""
+    ticket = make(database)
+    first = messages.enqueue(database, ticket, "one").id
+    assert messages.claim(database, ticket, "dead")
+    database.query("UPDATE queued_messages SET lease_until = now() + interval '1 hour'")
+    assert not messages.claim(database, ticket, "alive")
+    assert messages.give_up_stale(database, "alive") == []
+    assert [m.id for m in messages.claim(database, ticket, "alive")] == [first]
+
+
+def test_what_came_of_a_message_is_behind_it(database: Database) -> None:
+    """By the order of events, not by their time: `sent_after` is the newest one at that moment."""
+    ticket = make(database)
+    events.record(database, ticket, "turn_end", n=0)
+    message = messages.enqueue(database, ticket, "one").id
+    assert messages.claim(database, ticket, "me")
+    assert messages.mark_sent(database, [message], "me")
+    database.query("UPDATE ticket_events SET at = at + interval '1 hour'")  # the clock was set back
+    events.record(database, ticket, "user_prompt", n=1)
+    events.record(database, ticket, "turn_end", n=2)
+    sent = messages.get(database, message)
+    assert sent is not None
+    assert sent.sent_after is not None
+    found = events.of_kinds_after(
+        database, ticket, sent.sent_after, ["user_prompt", "turn_end"], limit=9
+    )
+    assert [event.data["n"] for event in found] == [1, 2]
 
 
 def test_a_closed_ticket_takes_no_message(database: Database) -> None:
