@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.claude.conftest import API_LOG
 from tests.machine.product import HOME, Product
 
@@ -104,6 +106,7 @@ def test_exit_typed_at_the_pane_is_no_failure(product: Product) -> None:
     assert product.hooks(ticket, "SessionStart")[1]["source"] == "resume"
 
 
+@pytest.mark.fault(29)
 def test_a_message_never_answers_a_permission_prompt(product: Product) -> None:
     """Held while the dialog is shown, delivered afterwards; the tool did not run by it."""
     ticket = started(product)
@@ -120,6 +123,7 @@ def test_a_message_never_answers_a_permission_prompt(product: Product) -> None:
     assert prompts(product, ticket)[-1] == "1"
 
 
+@pytest.mark.fault(28)
 def test_texts_arrive_as_they_were_sent(product: Product) -> None:
     """Lists, commands of the CLI, many lines, unicode, 5 KB: as text, byte for byte, each once."""
     ticket = started(product)

@@ -267,6 +267,7 @@ def test_killed_in_the_middle_of_a_turn(product: Product) -> None:
     assert product.show(ticket)["cost_usd"] < cost + 0.1
 
 
+@pytest.mark.fault(31)
 def test_a_conversation_that_has_gone_is_said(product: Product) -> None:
     """Its file was deleted: the start fails with a sentence instead of silently starting anew."""
     ticket = started(product)
@@ -281,6 +282,7 @@ def test_a_conversation_that_has_gone_is_said(product: Product) -> None:
 
 
 @pytest.mark.parametrize("size", [200, 5_000, 100_000, 1_000_000])
+@pytest.mark.fault(28)
 def test_long_messages_arrive_byte_for_byte(product: Product, ticket: int, size: int) -> None:
     """From 200 bytes to 1 MB: what the API received is what was sent; past that it is refused."""
     line = "0123456789 abcdefghij naïve 漢字 "

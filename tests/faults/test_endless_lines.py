@@ -32,6 +32,7 @@ def peak_bytes(pid: int) -> int:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.fault(15)
 def test_what_never_ends_is_quarantined_in_bounded_memory(
     cluster: Cluster,  # noqa: F811
     tmp_path: Path,

@@ -82,6 +82,7 @@ def test_a_message_waits_while_a_dialog_is_shown(product: Product) -> None:
     assert not product.hooks(ticket, "PostToolUse")
 
 
+@pytest.mark.fault(8)
 def test_stop_ends_all_of_it_and_is_no_failure(product: Product) -> None:
     """A stop ends the agent in good order, and children that ignore every signal, in time."""
     ticket = demo(product)

@@ -70,6 +70,7 @@ def journal(product: Product, event: str) -> str:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.fault(13)
 def test_rotating_under_a_flood_loses_nothing(product: Product) -> None:
     """Every byte once and in order over all the files; the agent was not left frozen."""
     ticket = product.new("flood", "--driver", "command", "--", "python3", "-c", FLOOD)
@@ -162,6 +163,7 @@ def talker(product: Product) -> int:
     return ticket
 
 
+@pytest.mark.fault(5)
 def test_a_killed_writer_is_replaced_while_the_pane_is_silent(product: Product) -> None:
     """Fault 5: within five seconds, before anything is lost, with an event that has the screen."""
     ticket = talker(product)
@@ -202,6 +204,7 @@ def test_the_heartbeat_stands_behind_the_watch(product: Product) -> None:
     product.systemctl("start", "mc-dispatch.service")
 
 
+@pytest.mark.fault(6)
 def test_a_stopped_writer_does_not_fill_the_memory(product: Product) -> None:
     """Fault 6: while the pane floods. Told to go on, nothing lost; again, replaced, with a gap."""
     ticket = product.new("flood", "--driver", "command", "--", "sh", "-c", "sleep 3; seq 1 100000000; sleep 1000")  # fmt: skip
@@ -232,6 +235,7 @@ def test_a_stopped_writer_does_not_fill_the_memory(product: Product) -> None:
     product.ctl("close", str(ticket))
 
 
+@pytest.mark.fault(13)
 def test_a_log_that_was_deleted_is_made_again(product: Product) -> None:
     """Fault 13: else the writer would write into a file without a name until the ticket ends."""
     ticket = talker(product)
@@ -249,6 +253,7 @@ def test_a_log_that_was_deleted_is_made_again(product: Product) -> None:
     product.machine.wait_for(lambda: "and again" in product.pane_log(ticket), what="after a cut")
 
 
+@pytest.mark.fault(12)
 def test_a_full_disk_is_told_once_and_the_log_goes_on_with_space(product: Product) -> None:
     """Fault 12, logs: the worker runs on; within ten seconds of space what it prints is logged."""
     ticket = product.new("full", "--driver", "command", "--", "sh", "-c", "while :; do date; sleep 0.2; done")  # fmt: skip

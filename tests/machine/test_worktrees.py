@@ -69,6 +69,7 @@ def test_setup_is_seen_in_the_pane_before_the_agent(product: Product) -> None:
         product.machine.run(["sh", "-c", f"cp /tmp/kept {CONFIG}/config.toml"])
 
 
+@pytest.mark.fault(23)
 def test_what_is_in_the_way_is_said_at_every_entrance(product: Product) -> None:
     """systemctl, ticketctl and the unit's status say it; nothing is forced; mended, it starts."""
     repo = product.make_repository(f"{HOME}/way/demo")
@@ -114,6 +115,7 @@ def test_diff_and_merge(product: Product) -> None:
     assert product.ctl("pr", str(ticket), check=False).returncode == 2  # there is no remote
 
 
+@pytest.mark.fault(24)
 def test_twenty_starts_at_once_are_ten_worktrees(product: Product) -> None:
     """Exactly ten; ten are told which are the oldest idle ones; closing one makes room for one."""
     for ticket in json.loads(product.ctl("list", "--json").stdout):

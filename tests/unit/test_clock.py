@@ -23,6 +23,7 @@ ALLOWED = {
 }
 
 
+@pytest.mark.fault(19)
 def test_no_timer_asks_the_clock_of_the_day() -> None:
     """time.time() stands only where a stamp is compared with a stamp; timers are monotonic."""
     found = set()

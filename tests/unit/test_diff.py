@@ -106,6 +106,7 @@ def test_the_patch_makes_the_base_into_the_worktree(repo: Path, tree: Path) -> N
     assert not (repo / "gone").exists()
 
 
+@pytest.mark.fault(25)
 def test_nothing_of_the_agents_is_run(repo: Path, tree: Path, tmp_path: Path) -> None:
     """fsmonitor, external diff, textconv, filters, hooks, merge drivers, pager: none of them."""
     base = git(repo, "rev-parse", "HEAD")
@@ -150,6 +151,7 @@ def test_nothing_of_the_agents_is_run(repo: Path, tree: Path, tmp_path: Path) ->
     assert "monitor.ran" in [t.name for t in traces if t.exists()]  # they do wait to be run
 
 
+@pytest.mark.fault(25)
 def test_a_replaced_git_file_leads_nowhere(repo: Path, tree: Path, tmp_path: Path) -> None:
     """The file .git in the worktree is the agent's: another repository behind it is not read."""
     base = git(repo, "rev-parse", "HEAD")
@@ -162,6 +164,7 @@ def test_a_replaced_git_file_leads_nowhere(repo: Path, tree: Path, tmp_path: Pat
     assert not trace.exists()
 
 
+@pytest.mark.fault(25)
 def test_what_is_no_file_is_named_and_not_opened(repo: Path, tree: Path) -> None:
     """A FIFO, also in place of a tracked file or of a folder, and links out of the tree."""
     base = git(repo, "rev-parse", "HEAD")
@@ -183,6 +186,7 @@ def test_what_is_no_file_is_named_and_not_opened(repo: Path, tree: Path) -> None
     assert diff.summary(repo, tree, "main").dirty == 3
 
 
+@pytest.mark.fault(25)
 def test_two_gigabytes_are_named_and_not_read(repo: Path, tree: Path) -> None:
     """A huge file, a huge change and very many files: in time, `truncated`, each with its reason."""
     base = git(repo, "rev-parse", "HEAD")

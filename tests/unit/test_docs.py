@@ -51,3 +51,16 @@ def test_each_kind_of_journal_entry_is_documented(kind: str) -> None:
     identity, says = journal.KINDS[kind]
     row = f"| `{kind}` | `{identity}` | {says} |"
     assert row in (ROOT / "docs/events.md").read_text(encoding="utf-8")
+
+
+def test_each_fault_is_drilled() -> None:
+    """docs/faults.md has 32 rows, and each of them some test that is marked with its number."""
+    rows = re.findall(
+        r"^\| (\d+) \|", (ROOT / "docs/faults.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [int(row) for row in rows] == list(range(1, 33))
+    drilled: set[int] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for args in re.findall(r"mark\.fault\(([\d, ]+)\)", path.read_text(encoding="utf-8")):
+            drilled |= {int(number) for number in args.split(",")}
+    assert sorted(set(range(1, 33)) - drilled) == []

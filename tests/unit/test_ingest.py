@@ -183,6 +183,7 @@ class SidecarMachine(RuleBasedStateMachine):
                 self.database.close()
 
 
+@pytest.mark.fault(1, 13, 14)
 def test_every_line_once_whatever_happens(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +232,7 @@ def test_an_endless_line_is_bounded(config: Config, database: Database) -> None:
     assert rows[-1]["end"] == 20_000_001
 
 
+@pytest.mark.fault(19)
 def test_the_order_is_the_files_whatever_the_clock_says(config: Config, database: Database) -> None:
     """Fault 19: an hour forward and an hour back; rows, state and last sign go by the offset."""
     followed = ticket_with_sidecar(config, database)

@@ -96,6 +96,7 @@ def benches(tmp_path: Path, database: Database) -> Iterator[object]:
         bench.close()
 
 
+@pytest.mark.fault(5)
 def test_a_killed_writer_is_noticed_while_the_pane_is_silent(benches: object) -> None:
     """Fault 5: within five seconds another writes, nothing is lost, and the gap has the screen."""
     bench = benches("echo before; exec cat")  # type: ignore[operator]
@@ -128,6 +129,7 @@ def test_a_writer_that_is_killed_again_and_again_is_not_given_up(benches: object
     bench.until(bench.writer, "a writer that may stay")
 
 
+@pytest.mark.fault(6)
 def test_a_stopped_writer_does_not_fill_the_memory(benches: object) -> None:
     """Fault 6: told to go on, nothing lost; stopped again at once, it is replaced and the gap is told."""
     bench = benches("while [ ! -e $0.go ]; do sleep .05; done; seq 1 999999999; sleep 100")  # type: ignore[operator]

@@ -213,6 +213,7 @@ def test_appenders_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         (b"null", "without the data of a hook"),
     ],
 )
+@pytest.mark.fault(17)
 def test_hostile_data_is_poison(data: bytes, reason: str) -> None:
     """What the database could not hold is refused by name, with where it was and whose it was."""
     line = HEAD + data + (b"}\n" if data != b"{" else b"\n")

@@ -77,6 +77,7 @@ def test_path_and_branch_follow_the_templates(
 
 
 @pytest.mark.parametrize("way", ["branch", "folder", "file", "link", "deleted", "lock", "repo"])
+@pytest.mark.fault(23)
 def test_what_is_in_the_way_is_named_and_left(
     config: Config, database: Database, repo: Path, way: str
 ) -> None:
@@ -264,6 +265,7 @@ def test_setup_runs_once_where_it_is_seen(config: Config, database: Database, re
     assert setup_mark(paths).exists()
 
 
+@pytest.mark.fault(24)
 def test_twenty_at_once_are_exactly_ten(config: Config, database: Database, repo: Path) -> None:
     """The cap holds against races; the rest are told which are the oldest idle ones."""
     wanted = [code_ticket(database, repo, f"number {n}") for n in range(20)]
@@ -302,6 +304,7 @@ def test_two_tickets_never_share_a_path(database: Database, repo: Path) -> None:
         worktrees.claim(database, second, **claim)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault(23)
 def test_a_lock_that_a_killed_git_left_is_told(
     config: Config, database: Database, repo: Path
 ) -> None:
