@@ -90,6 +90,7 @@ def knows_direct(manager: UserManager) -> bool:
 def observe(config: Config, manager: UserManager, ticket: Ticket) -> Actual:
     """What there is of one ticket."""
     unit, timer = unit_name(ticket.id), unit_files.timer_name(ticket.id)
+    manager.hold(unit)
     has_timer = unit_files.read(unit_files.timer(config, ticket.id, ()).path)
     return Actual(
         ticket=ticket,

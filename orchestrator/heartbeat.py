@@ -256,6 +256,7 @@ def _apart(
         matches = (_SESSION.fullmatch(name) for name in server.sessions())
         sessions = {int(match[1]) for match in matches if match}
     for number in sorted({t.id for t in known} | sessions):
+        manager.hold(unit_name(number))
         unit = manager.unit(unit_name(number))
         if unit.job or unit.active in {"activating", "deactivating"}:
             continue

@@ -40,6 +40,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "message_unconfirmed": ("55148ccbc8e641958cc8c29795dca026", "it was sent and not shown"),
     "message_refused": ("27ce0e33bb1447c48e29403741862de3", "it cannot be sent to this worker"),
     "notify_failed": ("0fad212010ec4d06b1081e5e4e198d52", "a person could not be told"),
+    # ticketctl
+    "applied": ("d1e0e622e78e446a8f3f4a365f1ba4f3", "a board changed the ticket, with what of it"),
     # the timers
     "heartbeat": ("04b0743c5dd244a787e31b60d78063a8", "the look each minute"),
     "warning": ("9dac35e6e9a448c6b918fb62dff216b1", "something a person should look at"),

@@ -133,6 +133,14 @@ class UserManager:
         path = self._call("LoadUnit", "s", unit.encode())
         return path if isinstance(path, bytes) else str(path).encode()
 
+    def hold(self, unit: str) -> None:
+        """Keeps a unit loaded for as long as this connection lives.
+
+        One that is at rest is forgotten after each question otherwise, and read again, with all it is
+        ordered after, at the next: many questions on many units that wait for one another add up.
+        """
+        self._call("RefUnit", "s", unit.encode())
+
     def numbers(self, unit: str, names: Iterable[str]) -> dict[str, int]:
         """Properties of a service that are numbers; 2**64-1 stands for no limit, or not set."""
         path = self._path(unit)

@@ -367,3 +367,14 @@ def test_the_example_can_be_applied(product: Product) -> None:
     assert sorted(numbers) == ["build", "docs", "nightly"]
     assert not differs(product, f"{HOME}/example")
     product.machine.wait_for(lambda: product.hooks(numbers["docs"], "Stop"), what="an answer")
+
+
+def test_a_long_chain_is_read_in_time(product: Product) -> None:
+    """A hundred and fifty at rest, each after the one before: systemd does not read all for each."""
+    text = "".join(
+        f"[tickets.chain-{n}]\n{SLEEP}\n" + (f"after = 'chain-{n - 1}'\n" if n else "")
+        for n in range(150)
+    )
+    path = write(product, "chain", text)
+    assert len(apply(product, path)) == 150
+    assert not differs(product, path)  # ctl gives up after a minute

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -23,13 +22,11 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 def ticket(number: int, **values: Any) -> Ticket:
     """A row."""
-    columns: dict[str, Any] = {
-        "id": number, "title": "t", "prompt": "", "kind": "chat", "repo_path": None,
-        "base_ref": None, "base_sha": None, "driver": "claude", "command": (), "status": "open",
-        "turn_state": "gone", "use_tmux": True, "session_id": "s", "worktree_path": None,
-        "pane_log_path": None, "sidecar_path": None, "worker_pid": None, "worker_started": None,
-        "last_sign_at": None, "cost_usd": Decimal(0), "input_tokens": 0, "output_tokens": 0,
-        "created_at": AT, "updated_at": AT, "closed_at": None, "name": None, "declared_in": None,
+    columns: dict[str, Any] = dict.fromkeys(f.name for f in fields(Ticket))
+    columns |= {
+        "id": number, "title": "t", "prompt": "", "kind": "chat", "driver": "claude", "command": (),
+        "status": "open", "turn_state": "gone", "use_tmux": True, "session_id": "s",
+        "created_at": AT, "updated_at": AT,
     }  # fmt: skip
     return Ticket(**(columns | values))
 
