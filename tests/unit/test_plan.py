@@ -131,6 +131,13 @@ def test_starts_stand_behind_what_they_wait_for(declared: tuple[Declared, ...]) 
                 assert made.starts.index(str(ref)) < made.starts.index(item.name)
 
 
+def test_stops_go_the_other_way() -> None:
+    """What waited for another is stopped before it."""
+    text = "[tickets.a]\nstate='running'\n[tickets.b]\nstate='running'\nafter='a'\n"
+    made = make(board(text.replace("running", "stopped")), there(text))
+    assert made.stops == ("b", "a")
+
+
 @given(boards())
 def test_a_plan_is_shown_without_what_a_terminal_obeys(declared: tuple[Declared, ...]) -> None:
     """Titles and prompts are anybody's: each value is in its line, and printable."""
@@ -152,6 +159,7 @@ def test_a_plan_is_shown_without_what_a_terminal_obeys(declared: tuple[Declared,
         ("title = 'x'", "title = 'y'", [("title", "x", "y"), ("prompt", "x", "y")]),
         ("", "command = ['a', 'b']", [("driver", "claude", "command"), ("command", None, '["a", "b"]')]),
         ("", "after = 7", [("After", None, "ticket@7.service")]),
+        ("", "requires = 7", [("After", None, "ticket@7.service"), ("Requires", None, "ticket@7.service")]),
         ("", "on_failure = 'alert@.service'", [("OnFailure", None, "alert@1.service"), ("RestartMode", None, "direct")]),
     ],
 )  # fmt: skip
