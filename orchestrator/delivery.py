@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,9 +245,13 @@ def _shows(box: str, text: str) -> bool:
 def _drawn(text: str) -> str:
     """What of a text every terminal draws alike.
 
-    Blanks are wrapped; of emoji, marks, joiners and what has no width some parts are dropped.
+    Blanks are wrapped; letters are composed with their accents; of emoji, marks, joiners and what has
+    no width some parts are dropped.
     """
-    return "".join(c for c in text if c.isalnum() or (c.isascii() and c.isprintable() and c != " "))
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(
+        c for c in composed if c.isalnum() or (c.isascii() and c.isprintable() and c != " ")
+    )
 
 
 def _began_just_now(path: Path) -> bool:

@@ -29,8 +29,12 @@ from orchestrator.asking import Asking
 from orchestrator.sidecar_tee import append_line, frame
 
 LOOK_EVERY_S = 0.5  # the agent's own files have no event that reaches a hook
-# The status is "waiting" a moment after the hook began, and may blink between two dialogs.
-LOOKS_WITHOUT_DIALOG = 4
+# Looks after which the question has gone by the agent's status. Idle, it asks nothing. Busy, it may be
+# between two dialogs; and before its dialog is up it is busy too, on a loaded machine for seconds:
+# whoever took the question back then would leave a dialog that only the pane can answer.
+LOOKS_IDLE = 4
+LOOKS_BETWEEN_DIALOGS = 20
+LOOKS_BEFORE_DIALOG = 120
 MAX_ANCESTORS = 6  # between this and the agent: a shell or two
 MAX_STATE_BYTES = 65_536
 MAX_TAIL_BYTES = 8 * 1024 * 1024  # of the sidecar, in search of the tool call that is asked about
@@ -53,6 +57,7 @@ class Signs:
             self.pidfd = os.pidfd_open(pid)
         self._gone = self.pidfd < 0
         self._closed_looks = 0
+        self._was_open = False
         self._read_to = _size(sidecar)
         self._tool_use_id = self._find_call(data)
 
@@ -62,7 +67,11 @@ class Signs:
             return True
         status = _status(self._state_path)
         self._closed_looks = 0 if status in {"waiting", None} else self._closed_looks + 1
-        return self._closed_looks >= LOOKS_WITHOUT_DIALOG or self._has_run()
+        self._was_open = self._was_open or status == "waiting"
+        patience = LOOKS_BETWEEN_DIALOGS if self._was_open else LOOKS_BEFORE_DIALOG
+        if status == "idle":
+            patience = LOOKS_IDLE
+        return self._closed_looks >= patience or self._has_run()
 
     def _find_call(self, data: dict[str, object]) -> object:
         """PermissionRequest has no tool_use_id; PreToolUse of the same call stands just above it."""

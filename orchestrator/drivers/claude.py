@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from pathlib import Path
 
 from orchestrator import permits, sidecar
@@ -130,6 +131,7 @@ def tee_path() -> Path:
 
 def _same_text(prompt: str, body: str) -> bool:
     def plain(text: str) -> str:
-        return text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ").strip()
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ")
+        return unicodedata.normalize("NFC", lines).strip()  # its input box composes accents
 
     return plain(prompt) == plain(body)

@@ -71,7 +71,7 @@ def test_each_message_once_in_order_and_no_dialog_answered(product: Product) -> 
             "queue", str(ticket), "-n", "1000"
         ).stdout + product.screen(ticket)
         answer_dialogs()
-        time.sleep(0.2)
+        time.sleep(0.5)  # each look is a process on the same machine
     while product.show(ticket)["turn_state"] != "idle":
         assert time.monotonic() < deadline
         answer_dialogs()

@@ -227,6 +227,18 @@ def test_refused_in_the_pane(worker: Worker) -> None:
     worker.nothing_is_left()
 
 
+def test_a_dialog_that_is_slow_to_open_can_be_answered(worker: Worker) -> None:
+    """On a loaded machine the agent says `busy` for seconds after it asked: the question stays open."""
+    worker.status("busy")
+    hook = worker.asks(BASH)
+    request = worker.request()
+    time.sleep((permission_hook.LOOKS_IDLE + 3) * permission_hook.LOOK_EVERY_S)
+    assert hook.poll() is None
+    worker.status("waiting")
+    permits.answer(worker.paths, request.request_id, "allow")
+    assert worker.decision(hook) == {"behavior": "allow"}
+
+
 def test_the_agent_was_killed(worker: Worker) -> None:
     """Its hook does not wait for an hour: it sees the agent's end, behind a shell too."""
     agent = (
