@@ -197,7 +197,6 @@ def test_who_came_before_the_worker_sees_its_screen(gateway: Gateway) -> None:
     pane.tmux("kill-session", "-t", f"=ticket-{pane.ticket}")
     with gateway.stream(pane.ticket) as viewer:
         assert b"the old one" in viewer.next("pane").data
-        time.sleep(2.5)  # seen that there is none
         script = "echo the new one; cat > /dev/null"
         pane.tmux("new-session", "-d", "-s", f"ticket-{pane.ticket}", script)
         assert b"the new one" in painted(viewer.next("repaint"))
