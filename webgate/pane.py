@@ -273,8 +273,10 @@ class Pane:
         while self.waiting:
             try:
                 log, offset, screen, exact = self._capture()
-            except TicketError:
+            except TicketError as error:
                 log, offset, event, exact = None, 0, b"", True
+                if isinstance(error, Conflict):  # none now: the next one is another
+                    self._looked, self._shown = True, None
             else:
                 self._looked, self._shown = True, (screen.pid, screen.columns, screen.rows)
                 event = repaint_event(screen, f"{log.generation}:{offset}") if log else b""

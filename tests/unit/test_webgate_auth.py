@@ -12,7 +12,7 @@ import pytest
 from orchestrator import config
 from orchestrator.store import logins, messages, tickets
 from tests.unit.gateway import Gateway
-from webgate import app, auth
+from webgate import app, auth, problems
 from webgate.base import Shared
 from webgate.problems import LoginNeeded, Refused, TooMany
 
@@ -413,6 +413,20 @@ def test_every_answer_is_locked_down(shared_gateway: Gateway, path: str, logged_
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cache-control"] == "no-store"
     assert "server" not in answer.headers
+
+
+def test_our_own_mistakes_are_logged_without_what_was_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Method, path, and where it happened, on one line; a query may hold a login code, a header a token."""
+    environ = {
+        "REQUEST_METHOD": "GET", "PATH_INFO": "/login", "QUERY_STRING": "code=the-secret",
+        "HTTP_COOKIE": "mc_session=the-secret", "HTTP_AUTHORIZATION": "Bearer the-secret",
+    }  # fmt: skip
+    shown = problems.from_exception(ValueError("a bug\nof ours"), environ)
+    said = capsys.readouterr().err
+    assert said == "<3>GET '/login': ValueError: a bug\n"
+    assert "bug" not in shown.message + shown.hint
 
 
 def test_no_secret_is_in_the_log(fresh_gateway: Gateway) -> None:

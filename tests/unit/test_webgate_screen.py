@@ -182,17 +182,24 @@ def test_another_pane_begins_on_an_empty_screen(gateway: Gateway) -> None:
     pane.wait_screen("the old one")
     with gateway.stream(pane.ticket) as viewer:
         viewer.next("repaint")
-        pane.tmux("kill-session", "-t", f"=ticket-{pane.ticket}")
-        name, size = f"ticket-{pane.ticket}", ["-x", "100", "-y", "30"]
-        pane.tmux("new-session", "-d", "-s", name, *size, "echo the new one; cat > /dev/null")
+        time.sleep(1.5)  # nothing to see
+        pane.tmux("respawn-pane", "-k", "-t", pane.target, "echo the new one; cat > /dev/null")
+        pane.wait_screen("the new one")
         shown = painted(viewer.next("repaint"))
-        assert b"the new one" in shown
-        assert b"the old one" not in shown
-        # and once more for who sees that there is none meanwhile
-        pane.tmux("kill-session", "-t", f"=ticket-{pane.ticket}")
-        time.sleep(2.5)
-        pane.tmux("new-session", "-d", "-s", name, *size, "echo the newest; cat > /dev/null")
-        assert b"the newest" in painted(viewer.next("repaint"))
+    assert b"the new one" in shown
+    assert b"the old one" not in shown
+
+
+def test_who_came_before_the_worker_sees_its_screen(gateway: Gateway) -> None:
+    """Opened while nothing runs it shows the log's end; then the screen, and not what is left of both."""
+    pane = Pane(gateway, "echo the old one; cat > /dev/null")
+    pane.wait_screen("the old one")
+    pane.tmux("kill-session", "-t", f"=ticket-{pane.ticket}")
+    with gateway.stream(pane.ticket) as viewer:
+        assert b"the old one" in viewer.next("pane").data
+        script = "echo the new one; cat > /dev/null"
+        pane.tmux("new-session", "-d", "-s", f"ticket-{pane.ticket}", script)
+        assert b"the new one" in painted(viewer.next("repaint"))
 
 
 def test_an_alternate_screen_has_another_beneath(gateway: Gateway) -> None:

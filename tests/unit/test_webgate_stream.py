@@ -296,7 +296,7 @@ def test_one_who_does_not_read_is_dropped(fresh_gateway: Gateway) -> None:
         deadline = time.monotonic() + 45
         while held(process) > 0 and time.monotonic() < deadline:
             time.sleep(0.5)
-    assert held(process) == 0
+        assert held(process) == 0
 
 
 def test_who_hangs_up_is_forgotten(fresh_gateway: Gateway) -> None:
