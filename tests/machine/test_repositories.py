@@ -80,7 +80,9 @@ def test_a_repository_of_every_shape(product: Product, shape: str) -> None:
     )
     stat = product.ctl("diff", str(ticket), "--stat").stdout
     assert [line.split("\t")[-1] for line in stat.splitlines()] == ["new", "work"]
-    product.machine.sh(f"rm {path}/new; git -C {path} push -q {repo} HEAD:refs/heads/kept-{ticket}")
+    product.machine.sh(
+        f"rm {path}/new; git -C {path} push -q --no-verify {repo} HEAD:refs/heads/kept-{ticket}"
+    )
     product.ctl("close", str(ticket))
     assert product.machine.run(["test", "-e", path], check=False).returncode
     product.ctl("reopen", str(ticket), "--start")
@@ -174,7 +176,8 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_made(product: Product) -> N
     ticket = product.new("work", "--repo", repo, *SLEEPER)
     done = product.ctl("start", str(ticket), check=False)
     assert done.returncode == 5
-    assert "No space for the worktree" in done.stderr
+    assert "could not be written: unable to write file big; 1 MiB are free there" in done.stderr
+    assert "ticketctl gc" in product.machine.journal(user_unit=f"ticket@{ticket}.service")
     assert product.machine.sh(f"ls -A {HOME}/full/wt").stdout == ""
     assert product.machine.sh(f"git -C {repo} branch --list 'ticket-*'; git -C {repo} worktree list | wc -l").stdout == "1\n"  # fmt: skip
     product.machine.sh(f"mount -o remount,size=100m {HOME}/full/wt", user="root")

@@ -256,7 +256,7 @@ def test_a_log_that_was_deleted_is_made_again(product: Product) -> None:
 @pytest.mark.fault(12)
 def test_a_full_disk_is_told_once_and_the_log_goes_on_with_space(product: Product) -> None:
     """Fault 12, logs: the worker runs on; within ten seconds of space what it prints is logged."""
-    ticket = product.new("full", "--driver", "command", "--", "sh", "-c", "while :; do date; sleep 0.2; done")  # fmt: skip
+    ticket = product.new("full", "--driver", "command", "--", "sh", "-c", "while :; do printf '%s %01000d\\n' now 0; sleep 0.2; done")  # fmt: skip
     folder = f"{STATE}/tickets/{ticket}"
     product.machine.sh(
         f"mkdir -p {folder}; mount -t tmpfs -o size=256k,uid=1000,mode=700 tmpfs {folder}",
