@@ -211,7 +211,7 @@ def _look(
         if e.kind == "merged" and e.data.get("head")
     ]
     return loss.look(
-        tree.repo, at or tree.path, branch=tree.branch, admin=admin, merged=merged,
+        tree.repo, at or tree.path, branch=tree.branch, admin=admin, home=tree.path, merged=merged,
         disposable=config.worktree.disposable, but_pids=but_pids,
     )  # fmt: skip
 

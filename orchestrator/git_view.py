@@ -71,7 +71,8 @@ class View:
                 f"The worktree {worktree} is gone.",
                 hint=f"Put it back: git -C {repo} worktree add {worktree} BRANCH",
             )
-        self.common = git.common_dir(repo)
+        # a submodule's: its configuration names the place where the worktree was before it was moved
+        self.common = repo if admin == repo else git.common_dir(repo)
         found = admin or git.admin_dir(self.common, worktree)
         if found is None:
             raise ConfigError(
@@ -158,6 +159,8 @@ class View:
         """The repository itself: for names and settings, which are read and run nothing."""
         left = max(0.1, self._deadline - time.monotonic())
         folders = {"GIT_DIR": str(self.admin), "GIT_COMMON_DIR": str(self.common)}
+        if self.admin == self.common:
+            folders["GIT_WORK_TREE"] = str(self.worktree)
         return git.run(self.common, *args, environ=git.environment(folders), timeout_s=left)
 
     def _prepare(self) -> dict[str, str]:

@@ -82,9 +82,11 @@ def look(
     *,
     branch: str,
     admin: Path | None = None,
+    home: Path | None = None,
     merged: Collection[str] = (),
     disposable: Collection[str] = (),
     but_pids: Collection[int] = (),
+    whole: bool = False,
 ) -> Loss:
     """What is in the worktree and nowhere else.
 
@@ -93,9 +95,11 @@ def look(
         worktree: where it is now.
         branch: the ticket's, by its short name.
         admin: git's folder for it, when it was moved.
+        home: where it was before; its submodules know that place.
         merged: commits that are known to be in the base in another shape (squashed).
         disposable: names of ignored files and folders that can be made again.
         but_pids: processes that do not count.
+        whole: the repository goes too: all of its branches count, and what is stashed.
 
     Raises:
         ConfigError: git cannot say; nothing may be removed then.
@@ -123,8 +127,8 @@ def look(
         repositories = [
             n for kind in ("untracked", "ignored") for n in found[kind] if n.endswith("/")
         ]
-        repositories += list(_submodules(view))
-        unmerged, detached = _commits(view, branch, merged)
+        repositories += list(_submodules(view, home or worktree))
+        unmerged, detached = _commits(view, branch, merged, whole=whole)
         return Loss(
             head=view.head,
             branch=view.branch,
@@ -159,39 +163,51 @@ def _is_copy(repo: Path, worktree: Path, name: str) -> bool:
     return False
 
 
-def _submodules(view: View) -> Iterator[str]:
+def _submodules(view: View, home: Path) -> Iterator[str]:
     """Submodules whose folder holds anything: looking into each is more than a close should do."""
     for entry in view.run("ls-files", "--stage", "-z").stdout.split(b"\0"):
         head, _, name = entry.partition(b"\t")
         if head.startswith(b"160000 "):
             path = view.worktree / os.fsdecode(name)
             with suppress(OSError):
-                if any(path.iterdir()) and not _is_clean_submodule(view, path, head.split()[1]):
+                known = home / os.fsdecode(name)
+                if any(path.iterdir()) and not _is_clean_submodule(
+                    view, path, known, head.split()[1]
+                ):
                     yield os.fsdecode(name)
 
 
-def _is_clean_submodule(view: View, path: Path, commit: bytes) -> bool:
-    """Whether a submodule is as it was checked out, and its commit is in the main one's clone."""
+def _is_clean_submodule(view: View, path: Path, known: Path, commit: bytes) -> bool:
+    """Whether a submodule is as it was checked out, and its remote has all its commits.
+
+    Its repository is this worktree's own, and goes with it.
+    """
     modules = view.admin / "modules"
     for admin in (p.parent for p in modules.rglob("HEAD") if (p.parent / "objects").is_dir()):
         said = git.small_file(admin / "config").decode("utf-8", "replace")
         where = next((w for w in said.splitlines() if w.strip().startswith("worktree =")), "")
-        if os.path.normpath(admin / where.partition("=")[2].strip()) != str(path):
+        if os.path.normpath(admin / where.partition("=")[2].strip()) != str(known):
             continue
-        found = look(admin, path, branch="", admin=admin)
+        found = look(admin, path, branch="", admin=admin, home=known, whole=True)
         return found.head == commit.decode() and not found.reasons and not found.ignored
     return False
 
 
-def _commits(view: View, branch: str, merged: Collection[str]) -> tuple[int, int]:
+def _commits(view: View, branch: str, merged: Collection[str], *, whole: bool) -> tuple[int, int]:
     head = view.head
+    if whole:
+        elsewhere = ("refs/remotes/", "refs/tags/")
+        every = view.refs()
+        kept = {sha for name, sha in every.items() if name.startswith(elsewhere)}
+        own = {sha for name, sha in every.items() if not name.startswith(elsewhere)}
+        return _count(view, own | ({head} if head else set()), kept), 0
     if head is None:
         return 0, 0
-    own = {f"refs/heads/{branch}", view.branch}
-    kept = ("refs/heads/", "refs/remotes/", "refs/tags/")
-    refs = {name: sha for name, sha in view.refs().items() if name.startswith(kept)}
-    tips = {head} | {sha for name, sha in refs.items() if name in own}
-    others = {sha for name, sha in refs.items() if name not in own} | set(merged)
+    ours = {f"refs/heads/{branch}", view.branch}
+    lasting = ("refs/heads/", "refs/remotes/", "refs/tags/")
+    refs = {name: sha for name, sha in view.refs().items() if name.startswith(lasting)}
+    tips = {head} | {sha for name, sha in refs.items() if name in ours}
+    others = {sha for name, sha in refs.items() if name not in ours} | set(merged)
     detached = _count(view, {head}, set(refs.values()))
     return _count(view, tips, others) - detached, detached
 

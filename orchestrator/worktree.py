@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@^~{}+-]{0,199}", re.ASCII)
 _HALF_MADE = re.compile(r"failed to read '?[^ ]*worktrees/[^ ]*(commondir|gitdir|HEAD)")
 _TRIES = 20
 _TRY_AGAIN_S = 0.1
+_UNWRITTEN = re.compile(r"error: (unable to write .*)")
 _LOCKED = re.compile(r"'(/[^']+\.lock)'|cannot lock")
 
 
@@ -144,10 +146,13 @@ def _add(repo: Path, path: Path, branch: str, base: str, *, exists: bool) -> Non
     if not done.status:
         return
     take_back()
-    if done.disk_is_full:
+    if done.disk_is_full or (unwritten := _UNWRITTEN.search(done.stderr)):
+        # git gives no reason for a file of the checkout, and has removed the others by now
+        said = done.reason if done.disk_is_full or not unwritten else unwritten[1]
+        free = shutil.disk_usage(path.parent).free
         raise ConfigError(
-            f"No space for the worktree {path}: {done.reason}.",
-            hint=f"Free some: df -h {path.parent.parent}; ticketctl gc",
+            f"The worktree {path} could not be written: {said}; {free >> 20} MiB are free there.",
+            hint=f"Free some: df -h {path.parent}; ticketctl gc",
         )
     if _LOCKED.search(done.stderr):
         raise ConfigError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.record import Drill
 from tests.machine.machine import Machine
 from tests.machine.product import HOME, STATE, Product
 
@@ -71,7 +72,7 @@ def journal(product: Product, event: str) -> str:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.fault(13)
-def test_rotating_under_a_flood_loses_nothing(product: Product) -> None:
+def test_rotating_under_a_flood_loses_nothing(product: Product, drill: Drill) -> None:
     """Every byte once and in order over all the files; the agent was not left frozen."""
     ticket = product.new("flood", "--driver", "command", "--", "python3", "-c", FLOOD)
     product.ctl("start", str(ticket))
@@ -98,9 +99,8 @@ def test_rotating_under_a_flood_loses_nothing(product: Product) -> None:
     end, lines = product.machine.run(["sh", "-c", check], timeout=600).stdout.split()
     assert end == lines
     size = product.machine.sh(f"cd {folder}; (zcat *.gz; cat pane.log.1 pane.log) | wc -c", timeout=600).stdout  # fmt: skip
-    print(
-        f"{rotated.strip()} rotations in {FLOOD_S} s of flood, {lines} lines, {size.strip()} bytes"
-    )
+    drill.tried = int(rotated)
+    drill.note = f"rotations in {FLOOD_S} s of flood, {lines} lines, {size.strip()} bytes"
     assert (
         "FreezerState=running"
         in product.systemctl("show", f"ticket@{ticket}", "-p", "FreezerState").stdout
@@ -164,16 +164,20 @@ def talker(product: Product) -> int:
 
 
 @pytest.mark.fault(5)
-def test_a_killed_writer_is_replaced_while_the_pane_is_silent(product: Product) -> None:
+def test_a_killed_writer_is_replaced_while_the_pane_is_silent(
+    product: Product, drill: Drill
+) -> None:
     """Fault 5: within five seconds, before anything is lost, with an event that has the screen."""
     ticket = talker(product)
     old = writers(product, ticket)
-    begun = time.monotonic()
-    product.machine.run(["kill", "-9", *old])
-    product.machine.wait_for(
-        lambda: set(writers(product, ticket)) - set(old), what="another writer", timeout=NOTICED_S
-    )
-    print(f"noticed and mended in {time.monotonic() - begun:.1f} s")
+    with drill.recovery():
+        product.machine.run(["kill", "-9", *old])
+        product.machine.wait_for(
+            lambda: set(writers(product, ticket)) - set(old),
+            what="another writer",
+            timeout=NOTICED_S,
+        )
+    drill.note = "the pane was silent: nothing was lost"
     product.type(ticket, "heard")
     product.machine.wait_for(lambda: "heard" in product.pane_log(ticket), what="the log goes on")
     product.machine.wait_for(lambda: gaps(product, ticket), what="the gap")
@@ -205,7 +209,7 @@ def test_the_heartbeat_stands_behind_the_watch(product: Product) -> None:
 
 
 @pytest.mark.fault(6)
-def test_a_stopped_writer_does_not_fill_the_memory(product: Product) -> None:
+def test_a_stopped_writer_does_not_fill_the_memory(product: Product, drill: Drill) -> None:
     """Fault 6: while the pane floods. Told to go on, nothing lost; again, replaced, with a gap."""
     ticket = product.new("flood", "--driver", "command", "--", "sh", "-c", "sleep 3; seq 1 100000000; sleep 1000")  # fmt: skip
     product.ctl("start", str(ticket))
@@ -218,19 +222,21 @@ def test_a_stopped_writer_does_not_fill_the_memory(product: Product) -> None:
 
     before = memory()
     (old,) = writers(product, ticket)
-    product.machine.run(["kill", "-STOP", old])
-    product.machine.wait_for(
-        lambda: product.machine.sh(f"cut -d' ' -f3 /proc/{old}/stat").stdout != "T\n",
-        what="it goes on", timeout=NOTICED_S,
-    )  # fmt: skip
+    with drill.recovery():
+        product.machine.run(["kill", "-STOP", old])
+        product.machine.wait_for(
+            lambda: product.machine.sh(f"cut -d' ' -f3 /proc/{old}/stat").stdout != "T\n",
+            what="it goes on", timeout=NOTICED_S,
+        )  # fmt: skip
     assert f"(pid {old}) was stopped: it was told to go on" in journal(product, "pipe_stopped")
     assert gaps(product, ticket) == []
-    product.machine.run(["kill", "-STOP", old])
-    product.machine.wait_for(
-        lambda: set(writers(product, ticket)) - {old}, what="another writer", timeout=NOTICED_S
-    )
+    with drill.recovery():
+        product.machine.run(["kill", "-STOP", old])
+        product.machine.wait_for(
+            lambda: set(writers(product, ticket)) - {old}, what="another writer", timeout=NOTICED_S
+        )
     product.machine.wait_for(lambda: gaps(product, ticket), what="the gap")
-    print(f"tmux took {memory() - before} MiB more at most")
+    drill.note = f"tmux took {memory() - before} MiB more at most; the first stop lost nothing"
     assert memory() - before < 200
     product.ctl("close", str(ticket))
 
@@ -256,7 +262,7 @@ def test_a_log_that_was_deleted_is_made_again(product: Product) -> None:
 @pytest.mark.fault(12)
 def test_a_full_disk_is_told_once_and_the_log_goes_on_with_space(product: Product) -> None:
     """Fault 12, logs: the worker runs on; within ten seconds of space what it prints is logged."""
-    ticket = product.new("full", "--driver", "command", "--", "sh", "-c", "while :; do date; sleep 0.2; done")  # fmt: skip
+    ticket = product.new("full", "--driver", "command", "--", "sh", "-c", "while :; do printf '%s %01000d\\n' now 0; sleep 0.2; done")  # fmt: skip
     folder = f"{STATE}/tickets/{ticket}"
     product.machine.sh(
         f"mkdir -p {folder}; mount -t tmpfs -o size=256k,uid=1000,mode=700 tmpfs {folder}",

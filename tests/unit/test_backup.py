@@ -126,12 +126,14 @@ def test_whoever_is_connected_is_cut_off_and_comes_back(config: Config, server: 
     threads = [threading.Thread(target=reader) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(3):
-        restore.into_database(server, made.path, running={})
-        time.sleep(0.1)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(3):
+            restore.into_database(server, made.path, running={})
+            time.sleep(0.1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert seen == {60}
     database.close()
 

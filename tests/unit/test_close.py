@@ -171,6 +171,43 @@ def test_closing_a_random_tree_loses_nothing(
         closed(config, database, ticket, force=True)
 
 
+@pytest.mark.parametrize("left", ["nothing", "changed", "commit", "branch", "stash", "untracked"])
+def test_a_submodule_goes_only_when_its_remote_has_it_all(
+    config: Config, database: Database, repo: Path, tmp_path: Path, left: str
+) -> None:
+    """Its repository is the worktree's own: branches and stashes in it would go as well."""
+    inner = repository(tmp_path / "inner")
+    allow = ("-c", "protocol.file.allow=always")
+    git(repo, *allow, "submodule", "--quiet", "add", str(inner), "sub")
+    commit(repo)
+    ticket, path = started(config, database, repo)
+    git(path, *allow, "submodule", "--quiet", "update", "--init")
+    sub = path / "sub"
+    for key, value in {"name": "op", "email": "op@example.org"}.items():
+        git(sub, "config", f"user.{key}", value)
+    at = git(sub, "rev-parse", "HEAD")
+    if left == "untracked":
+        (sub / "new").write_text("new\n")
+    elif left != "nothing":
+        (sub / "README").write_text("changed\n")
+    if left in {"commit", "branch"}:
+        git(sub, "checkout", "-q", "-b", "work")
+        commit(sub)
+    if left == "branch":
+        git(sub, "checkout", "-q", at)
+    if left == "stash":
+        git(sub, "stash", "-q")
+    if left == "nothing":
+        closed(config, database, ticket)
+        assert not path.exists()
+        return
+    with pytest.raises(Conflict, match="sub"):
+        closed(config, database, ticket)
+    assert (sub / "README").read_text() == (
+        "hello\n" if left in {"branch", "stash", "untracked"} else "changed\n"
+    )
+
+
 def test_every_mess_is_seen(config: Config, database: Database, repo: Path) -> None:
     """Each that is not harmless stops a close by itself, by its own name."""
     config = replace(config, worktree=replace(config.worktree, max_active=1000))

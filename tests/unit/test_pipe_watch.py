@@ -171,6 +171,7 @@ def test_a_stopped_writer_does_not_fill_the_memory(benches: object) -> None:
     assert whole > 1000  # before it was replaced nothing is missing, the first stop included
 
 
+@pytest.mark.fault(13)
 def test_a_deleted_log_is_made_again(benches: object) -> None:
     """Fault 13: the writer would go on writing into a file without a name."""
     bench = benches("echo before; exec cat")  # type: ignore[operator]

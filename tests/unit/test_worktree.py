@@ -124,17 +124,17 @@ def test_a_failed_checkout_leaves_nothing_behind(
     config: Config, database: Database, repo: Path, tmp_path: Path
 ) -> None:
     """A filter that is not there, a full disk: the next try does not stumble over the first."""
-    (repo / ".gitattributes").write_text("big filter=lfs\n")
+    (repo / ".gitattributes").write_text("big filter=own\n")
     (repo / "big").write_text("x\n")
     commit(repo)
-    git(repo, "config", "filter.lfs.smudge", "false")
-    git(repo, "config", "filter.lfs.required", "true")
+    git(repo, "config", "filter.own.smudge", "false")
+    git(repo, "config", "filter.own.required", "true")
     ticket = code_ticket(database, repo)
     with pytest.raises(ConfigError, match="big"):
         ensure_workplace(config, database, ticket, warn=print)
     assert worktrees.active(database) == []
     program, trace = canary(tmp_path, "smudge")
-    git(repo, "config", "filter.lfs.smudge", str(program))
+    git(repo, "config", "filter.own.smudge", str(program))
     path = made(config, database, ticket)
     assert (path / "big").read_text() == "x\n"
     assert trace.exists()  # the operator's own filter, as in a checkout by hand
