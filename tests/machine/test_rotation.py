@@ -78,7 +78,7 @@ def test_rotating_under_a_flood_loses_nothing(product: Product) -> None:
     folder = f"{STATE}/tickets/{ticket}"
     sidecar = product.machine.sh(f"stat -c %i {folder}/sidecar.jsonl").stdout
     rotated = product.machine.sh(
-        "touch /tmp/go; export MC_LOGS_KEEP=200; SECONDS=0; n=0;"
+        f"touch {product.work(ticket)}/go; export MC_LOGS_KEEP=200; SECONDS=0; n=0;"
         f" while [ $SECONDS -lt {FLOOD_S} ]; do next=$((SECONDS + 1));"
         f" {PYTHON} -I -m orchestrator.rotate force || exit; n=$((n + 1));"
         " while [ $SECONDS -lt $next ]; do sleep 0.05; done; done; echo $n",
