@@ -280,7 +280,7 @@ def test_a_conversation_that_has_gone_is_said(product: Product) -> None:
     ticket = started(product)
     product.ctl("stop", str(ticket))
     session = product.show(ticket)["session_id"]
-    product.machine.sh(f"rm {HOME}/.claude/projects/*/{session}.jsonl")
+    product.machine.sh(f"rm {STATE}/tickets/{ticket}/claude/projects/*/{session}.jsonl")
     done = product.ctl("start", str(ticket), check=False)
     assert done.returncode
     assert "conversation" in done.stderr
