@@ -302,7 +302,7 @@ def test_the_board_by_keyboard(product: Product, page: Page) -> None:
 
 def test_a_phone_has_the_keys_it_lacks(product: Product, browser: Browser) -> None:
     """Esc, Tab, Ctrl and arrows are buttons; what its keyboard and input method write arrives as text."""
-    ticket = command(product, READER.format(file="/tmp/phone"))
+    ticket = command(product, READER.format(file="phone"))
     product.wait_screen(ticket, "ready")
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
@@ -323,9 +323,10 @@ def test_a_phone_has_the_keys_it_lacks(product: Product, browser: Browser) -> No
     bar.get_by_role("button", name="Enter").tap()
     wanted = "\x1b\t\x1b[D\x1b[A\x1b[B\x1b[C\x03hé 漢字\r"
     product.machine.wait_for(
-        lambda: len(product.read("/tmp/phone")) >= len(wanted), what="all that was tapped"
+        lambda: len(product.read(f"{product.work(ticket)}/phone")) >= len(wanted),
+        what="all that was tapped",
     )
-    assert product.read("/tmp/phone") == wanted
+    assert product.read(f"{product.work(ticket)}/phone") == wanted
     context.close()
 
 

@@ -21,7 +21,7 @@ NOTICED_S = 5.0
 #: numbered lines as fast as the pane takes them, and at the end how many
 FLOOD = f"""
 import os, sys, time
-while not os.path.exists("/tmp/go"):
+while not os.path.exists("go"):
     time.sleep(0.1)
 count, end = 0, time.monotonic() + {FLOOD_S}
 while time.monotonic() < end:
