@@ -60,11 +60,11 @@ def ensure_private_home(folder: Path, of: ClaudeHome, places: tuple[Path, ...]) 
 
 
 def adopt(home: ClaudeHome, other: ClaudeHome, cwd: Path, session_id: str) -> None:
-    """Takes over a conversation that was begun in another folder, before the isolation changed."""
-    if home.folder == other.folder or home.find_transcript(cwd, session_id) is not None:
+    """Takes over a conversation that went on in another folder, before the isolation changed."""
+    if home.folder == other.folder:
         return
-    theirs = other.find_transcript(cwd, session_id)
-    if theirs is None:
+    theirs, ours = (each.find_transcript(cwd, session_id) for each in (other, home))
+    if theirs is None or (ours is not None and ours.stat().st_mtime >= theirs.stat().st_mtime):
         return
     target = home.transcript_path(cwd, session_id)
     for place in (target.parent.parent, target.parent):
