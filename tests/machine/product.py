@@ -84,6 +84,11 @@ class Product:
         ).stdout
         return [int(pid) for pid in out.split()]
 
+    def command_lines(self) -> list[str]:
+        """What runs on the machine; a minimal Debian 12 has no ps."""
+        each = "for c in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $c && echo; done 2>/dev/null; true"
+        return self.machine.sh(each).stdout.splitlines()
+
     def agent_pids(self, ticket: int) -> list[int]:
         """The same without what the ticket's sandbox consists of."""
         listed = self.machine.run(["ps", "-o", "pid=,comm=", "-p", "1," + ",".join(
