@@ -94,7 +94,7 @@ fi
 
 # What the program is built and run with. The compiler is for pystemd, which has no wheels.
 packages=(python3 python3-venv python3-dev gcc libc6-dev pkg-config libsystemd-dev dbus-user-session
-    ca-certificates git tmux postgresql zstd logrotate)
+    ca-certificates git tmux bubblewrap postgresql zstd logrotate)
 missing=()
 for package in "${packages[@]}"; do
     case $(dpkg-query -W -f '${Status}' "$package" 2> /dev/null) in

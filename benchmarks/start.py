@@ -16,19 +16,19 @@ from pathlib import Path
 
 from tests.machine.install import ensure_installed
 from tests.machine.machine import Machine
-from tests.machine.product import Product
+from tests.machine.product import HOME, Product
 
 RESULT = Path(__file__).with_name("results") / "start.md"
-AGENT = "date +%s%N > /tmp/execd; exec sleep 1000"
+AGENT = "date +%s%N > execd; exec sleep 1000"
 START = """
-rm -f /tmp/execd; begun=$(date +%s%N); {command}
-until [ -s /tmp/execd ]; do :; done; echo $(( ($(cat /tmp/execd) - begun) / 1000 )); {after}
+cd {folder}; rm -f execd; begun=$(date +%s%N); {command}
+until [ -s execd ]; do :; done; echo $(( ($(cat execd) - begun) / 1000 )); {after}
 """
 
 
-def measured(machine: Machine, command: str, after: str, runs: int) -> list[float]:
-    """Milliseconds of each run, after one that is not counted."""
-    script = START.format(command=command, after=after)
+def measured(machine: Machine, folder: str, command: str, after: str, runs: int) -> list[float]:
+    """Milliseconds of each run, after one that is not counted; `folder` is where the agent works."""
+    script = START.format(folder=folder, command=command, after=after)
     return [int(machine.sh(script).stdout.split()[-1]) / 1000 for _ in range(runs + 1)][1:]
 
 
@@ -48,32 +48,31 @@ def main() -> int:
     with Machine(ensure_installed()) as machine:
         machine.boot()
         product = Product(machine)
-        plain = product.new("start", "--driver", "command", "--", "sh", "-c", AGENT)
-        code = product.new(
-            "start",
-            "--repo",
-            product.make_repository(),
-            "--driver",
-            "command",
-            "--",
-            "sh",
-            "-c",
-            AGENT,
-        )
-        tmux = "tmux new-session -d -s bench sh -c '" + AGENT + "'"
-        floor = measured(machine, tmux, "tmux kill-session -t =bench", options.runs)
+        program = ["--driver", "command", "--", "sh", "-c", AGENT]
+        repo = ["--repo", product.make_repository()]
+        tmux = f"tmux new-session -d -s bench -c {HOME} sh -c '{AGENT}'"
+        floor = measured(machine, HOME, tmux, "tmux kill-session -t =bench", options.runs)
         shell = (
             machine.run(["tmux", "-V"]).stdout.strip(),
             product.systemctl("--version").stdout.split("\n")[0],
         )
         tables = [row("bare `tmux new-session`", floor, statistics.median(floor))]
-        for name, ticket in (
-            ("ticket, a folder of its own", plain),
-            ("ticket, its worktree there already", code),
+        for name, args in (
+            ("ticket, a folder of its own, not isolated", ["--isolation", "off"]),
+            ("ticket, a folder of its own", []),
+            ("ticket, its worktree there already, not isolated", [*repo, "--isolation", "off"]),
+            ("ticket, its worktree there already", repo),
         ):
+            ticket = product.new("start", *args, *program)
             unit = f"ticket@{ticket}"
+            folder = product.work(ticket)
+            if "--repo" in args:
+                product.ctl("start", str(ticket))
+                folder = product.show(ticket)["worktree_path"]
+                product.ctl("stop", str(ticket))
             times = measured(
                 machine,
+                folder,
                 f"systemctl --user start {unit}",
                 f"systemctl --user stop {unit}",
                 options.runs,

@@ -86,6 +86,11 @@ def _driver(name: str | None, command: Sequence[str], *, no_tmux: bool) -> str:
 )
 @click.option("--kind", type=click.Choice(["code", "chat"]), help="[default: code with --repo]")
 @click.option("--id", "number", type=NUMBER, help="This number instead of the next free one.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["workspace", "off"]),
+    help="What the agent can reach.  [default: as configured]",
+)
 @click.option("--no-tmux", is_flag=True, help="Without a pane; for the oneshot driver alone.")
 @click.option("--start", "start_it", is_flag=True, help="Start it at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ticket as JSON.")
@@ -93,7 +98,7 @@ def _driver(name: str | None, command: Sequence[str], *, no_tmux: bool) -> str:
 def new(
     title: str, command: Sequence[str], prompt: str | None, prompt_file: Any, repo: Path | None,
     base: str | None, driver: str | None, kind: str | None, number: int | None, no_tmux: bool,
-    start_it: bool, as_json: bool,
+    isolation: str | None, start_it: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a ticket and print its number.
 
@@ -120,7 +125,7 @@ def new(
     ticket = tickets.create(
         database, title=title, prompt=title if prompt is None else prompt,
         repo_path=str(top) if top else None, base_ref=base, driver=driver, command=command, kind=kind,
-        use_tmux=not no_tmux,
+        use_tmux=not no_tmux, isolation=isolation,
         ticket=number,
     )  # fmt: skip
     if start_it:
@@ -182,10 +187,12 @@ def show(number: int, as_json: bool) -> None:
         unit, facts = manager.unit(unit_name(number)), manager.service(unit_name(number))
         holds = in_force(config, manager, number)
     sent = messages.of_ticket(database, number, limit=5)
+    contained = _isolation(config, ticket)
     if as_json:
         extra = {
             "unit": {**asdict(unit), **asdict(facts)},
             "messages": [asdict(m) for m in sent],
+            "isolation": contained,
             **asdict(holds),
         }
         print_json(_as_json(ticket) | extra)
@@ -199,7 +206,12 @@ def show(number: int, as_json: bool) -> None:
         "Unit": f"{unit_name(number)}: {unit.active} ({unit.sub})"
         + (f", {facts.result}" if facts.result != "success" else ""),
         "Main PID": str(facts.main_pid) if facts.main_pid else "-",
-        "Memory": f"{facts.memory_bytes / 2**20:.1f} MiB" if facts.memory_bytes else "-",
+        "Memory": _of_most(facts.memory_bytes, facts.memory_max_bytes, 2**20, " MiB")
+        + (f", slowed from {facts.memory_high_bytes >> 20} MiB" if facts.memory_high_bytes else ""),
+        "Tasks": _of_most(facts.tasks, facts.tasks_max),
+        "CPU weight": str(facts.cpu_weight or "-"),
+        "Isolation": contained["mode"]
+        + (f" ({contained['reason']})" if contained["reason"] else ""),
         "Restarts": str(facts.restarts),
         "Limits": holds.in_words() or "-",
         **(
@@ -227,6 +239,30 @@ def show(number: int, as_json: bool) -> None:
         first = message.body.splitlines()[0][:60] if message.body.splitlines() else ""
         why = f" ({message.reason})" if message.reason else ""
         click.echo(f"{'Message':>10}: {message.outcome:<11} {first}{why}")
+
+
+def _of_most(now: int | None, most: int | None, unit: int = 1, name: str = "") -> str:
+    """As in `12 of at most 4096`; a dash for what the kernel does not count."""
+    shown = f"{now / unit:.0f}{name}" if now is not None else "-"
+    return f"{shown} of at most {most // unit}{name}" if most is not None else shown
+
+
+def _isolation(config: configuration.Config, ticket: Ticket) -> dict[str, str]:
+    """What is in force for the worker that runs, else what would be."""
+    from orchestrator.errors import ConfigError
+    from orchestrator.isolation import decide
+    from orchestrator.worker_record import WorkerRecord
+
+    record = WorkerRecord.read(config.ticket_paths(ticket.id).worker_path)
+    if record is not None and ticket.worker_pid is not None:
+        return {"mode": record.isolation, "reason": record.reason, "network": record.network}
+    network = config.isolation.network
+    try:
+        decision = decide(config.isolation, ticket.driver, ticket.isolation)
+    except ConfigError as error:
+        return {"mode": "workspace", "reason": error.message, "network": network}
+    network = network if decision.isolated else "full"
+    return {"mode": decision.mode, "reason": decision.reason, "network": network}
 
 
 def _systemd(verb: str, number: int) -> None:

@@ -280,9 +280,10 @@ def _pack(
         for p in sorted(paths.folder.glob("*"))
         if p.is_file() and p.name.startswith(("pane.log", "sidecar"))
     }
-    transcript = ClaudeHome.from_environ(os.environ).find_transcript(
-        tree.path if tree else paths.chat_folder, ticket.session_id
-    )
+    homes = (ClaudeHome.private_of(paths.claude_folder), ClaudeHome.from_environ(os.environ))
+    cwd = tree.path if tree else paths.chat_folder
+    found = (home.find_transcript(cwd, ticket.session_id) for home in homes)
+    transcript = next((path for path in found if path is not None), None)
     if ticket.driver.startswith("claude") and transcript is not None:
         files["conversation.jsonl"] = transcript
         facts["conversation"] = str(transcript)
@@ -380,8 +381,10 @@ def remove_kept(config: Config, database: Database, ticket: Ticket, tree: Tree) 
 
 def _clear_files(config: Config, database: Database, number: int) -> list[str]:
     """Removes what is in the archive now; a sidecar only once every line of it is in the database."""
-    folder = config.ticket_paths(number).folder
-    sidecar = config.ticket_paths(number).sidecar_path
+    paths = config.ticket_paths(number)
+    folder, sidecar = paths.folder, paths.sidecar_path
+    shutil.rmtree(paths.cache_folder, ignore_errors=True)  # made again, as caches are
+    paths.worker_path.unlink(missing_ok=True)
     deadline = time.monotonic() + INGEST_PATIENCE_S
     while not (read := _is_read(database, number, sidecar)) and time.monotonic() < deadline:
         time.sleep(0.1)  # ingest follows by itself, and tells nobody how far

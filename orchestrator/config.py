@@ -21,6 +21,7 @@ from orchestrator.errors import ConfigError, InvalidInput
 
 APP = "mission-control"
 MAX_TICKET = 999_999_999
+AGENT_FOLDER = "agent"  # beside a ticket's sidecar
 _ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 # tmux runs pipe-pane's command through strftime, its own formats and a shell: a path of ours goes
 # in there, so it may hold only what means nothing to any of the three.
@@ -28,6 +29,8 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@-]+", re.ASCII)
 _TEMPLATE = re.compile(r"([^{}\0\n]|\{id\})+")
 _BRANCH = re.compile(r"[A-Za-z0-9]+([._/-][A-Za-z0-9]+)*", re.ASCII)
 _ORIGIN = re.compile(r"https://[a-z0-9]+([.-][a-z0-9]+)*(:[1-9][0-9]{0,4})?", re.ASCII)
+ISOLATION_MODES = ("auto", "workspace", "off")
+NETWORKS = ("full", "loopback", "none")
 _LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 _NUMERIC = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
 _URL = re.compile(r"https?://[!-.0-~]+(/[!-~]+)*/?", re.ASCII)
@@ -69,6 +72,26 @@ class TicketPaths:
     def sidecar_path(self) -> Path:
         """JSON lines: what the worker did."""
         return self.folder / "sidecar.jsonl"
+
+    @property
+    def agent_folder(self) -> Path:
+        """What the agent itself writes beside its sidecar: what it is doing."""
+        return self.folder / AGENT_FOLDER
+
+    @property
+    def claude_folder(self) -> Path:
+        """Claude Code's own folder of a ticket that is isolated."""
+        return self.folder / "claude"
+
+    @property
+    def cache_folder(self) -> Path:
+        """What an isolated agent sees as ~/.cache."""
+        return self.folder / "cache"
+
+    @property
+    def worker_path(self) -> Path:
+        """What the launcher wrote down of the running worker (`worker_record.py`)."""
+        return self.folder / "worker.json"
 
     @property
     def settings_path(self) -> Path:
@@ -203,6 +226,19 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
+class Isolation:
+    """`[isolation]`: what an agent can reach of this machine. Paths may begin with ~/."""
+
+    mode: str = "auto"  #: workspace, off, or auto: workspace where bubblewrap works
+    off_for: tuple[str, ...] = ()  #: drivers that run without it
+    network: str = "full"  #: full, loopback (one of its own, nothing beyond it) or none
+    caches: tuple[str, ...] = ()  #: folders that all tickets share; made when they are not there
+    read_write: tuple[str, ...] = ()  #: what else an agent may change
+    read_only: tuple[str, ...] = ()  #: what it may read although it is hidden by default
+    hide: tuple[str, ...] = ()  #: what else it may not read
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an entry point needs to know; made by `load()`."""
 
@@ -219,6 +255,7 @@ class Config:
     reconcile: Reconcile = field(default_factory=Reconcile)
     notify: Notify = field(default_factory=Notify)
     drivers: Mapping[str, DriverTable] = field(default_factory=dict)  #: by name
+    isolation: Isolation = field(default_factory=Isolation)
     config_dir: Path = Path()
     state_dir: Path = Path()
     data_dir: Path = Path()
@@ -235,6 +272,11 @@ class Config:
     def token_path(self) -> Path:
         """The bearer token of programs that speak to the gateway; 0600."""
         return self.state_dir / "token"
+
+    @property
+    def agent_env_path(self) -> Path:
+        """Variables for all agents, keys among them; ticket@.service says it in so many words."""
+        return self.config_dir / "agent.env"
 
     @property
     def archive_dir(self) -> Path:
@@ -270,6 +312,13 @@ class Config:
             return self.gateway.origin
         by_socket = isinstance(self.listen_address, Path)  # then through ssh -L, at the usual port
         return f"http://{Gateway().listen if by_socket else self.gateway.listen}"
+
+
+def ensure_agent_folder(sidecar_path: Path) -> Path:
+    """`TicketPaths.agent_folder`, on the side of an agent that is told of its sidecar alone."""
+    folder = sidecar_path.parent / AGENT_FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def session_name(ticket: int) -> str:
@@ -335,6 +384,7 @@ _TABLES: dict[str, type] = {
     "dispatch": Dispatch,
     "reconcile": Reconcile,
     "notify": Notify,
+    "isolation": Isolation,
 }
 
 
@@ -427,9 +477,29 @@ def _check_notify(notify: Notify) -> None:
         raise ConfigError("notify.after_s is out of range.", hint="Seconds, up to a day.")
 
 
+def _check_isolation(isolation: Isolation) -> None:
+    for key, value, known in (
+        ("mode", isolation.mode, ISOLATION_MODES),
+        ("network", isolation.network, NETWORKS),
+    ):
+        if value not in known:
+            raise ConfigError(
+                f"isolation.{key}: {value!r} is none of {', '.join(known)}.",
+                hint=f'Write {key} = "{known[0]}".',
+            )
+    for key in ("caches", "read_write", "read_only", "hide"):
+        for path in getattr(isolation, key):
+            if not path.startswith(("/", "~/")) or "\0" in path or ".." in path.split("/"):
+                raise ConfigError(
+                    f"isolation.{key}: {path!r} is no absolute path.",
+                    hint="It begins with / or ~/, and has no .. in it.",
+                )
+
+
 def _check(config: Config) -> None:
     _check_gateway(config.gateway)
     _check_notify(config.notify)
+    _check_isolation(config.isolation)
     if not _SOCKET_NAME.fullmatch(config.tmux.socket):
         raise ConfigError(
             f"tmux.socket: {config.tmux.socket!r} is no socket name.",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import sidecar, tmux
+from orchestrator import procfs, sidecar, tmux
 from orchestrator.drivers import NotTaken
 from orchestrator.errors import Unavailable
 from orchestrator.workers import Worker
@@ -67,7 +67,7 @@ class Delivery:
             return Obstacle("the worker is busy")
         number = worker.ticket.id
         pane = self._server.pane(number)
-        if pane is None or pane.dead or pane.pid != worker.pid:
+        if pane is None or pane.dead or pane.pid != procfs.pane_pid(worker.pid):
             return Obstacle("the worker is not in its pane")
         if self._server.last_key_s(number) < TYPING_S:
             return Obstacle("somebody is typing in the pane")

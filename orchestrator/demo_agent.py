@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.config import ensure_agent_folder
 from orchestrator.demo_answers import Leave, Say, Show, Step, UseTool, answer
 from orchestrator.demo_log import MODEL, Conversation, Log, Refused
 from orchestrator.demo_screen import ACCENT, BOLD, DIM, GOOD, Key, Keys, Row, Screen, brief, plain
@@ -360,7 +361,9 @@ def main() -> int:
     options = parser.parse_args()
     session = options.resume or options.session_id
     try:
-        conversation = Conversation(options.sidecar.parent, session, resume=bool(options.resume))
+        conversation = Conversation(
+            ensure_agent_folder(options.sidecar), session, resume=bool(options.resume)
+        )
     except Refused as refusal:
         print(refusal, file=sys.stderr)  # noqa: T201 - this is a program of its own
         return 1

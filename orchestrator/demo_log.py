@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import sidecar
+from orchestrator.config import ensure_agent_folder
 
 VERSION = "1"
 MODEL = {"id": "demo", "display_name": "Demo"}
@@ -69,7 +70,7 @@ class Log:
     def __init__(self, sidecar_path: Path, conversation: Conversation) -> None:
         self._sidecar_path = sidecar_path
         self._conversation = conversation
-        self._state_path = sidecar_path.parent / "demo-state.json"
+        self._state_path = ensure_agent_folder(sidecar_path) / "demo-state.json"
         self._prompt_id = ""
         self._turns = 0
         self._said_chars = 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator import backup, tmux
+from orchestrator import backup, doctor_services, isolation, tmux
 from orchestrator.config import Config
 from orchestrator.drivers import driver_names
 from orchestrator.drivers.environ import agent_environ
@@ -43,7 +43,7 @@ def examine(config: Config) -> list[Check]:
     """All checks, in the order in which they would hurt."""
     checks: list[Callable[[Config], Check]] = [
         _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _backup,
-        _gateway, _claude, _drivers, _disk,
+        _gateway, _services, _isolation, _keys, _claude, _drivers, _disk,
     ]  # fmt: skip
     return [_guarded(check, config) for check in checks]
 
@@ -194,6 +194,53 @@ def _gateway(config: Config) -> Check:
                 "Set [gateway] listen in config.toml",
             )
     return Check("gateway", "ok", f"{config.gateway_url} on {config.gateway.listen}")
+
+
+def _services(_: Config) -> Check:
+    lacking = []
+    asked = (*doctor_services.CONFINED, *doctor_services.FILTERED)
+    with UserManager() as manager:
+        pids = {unit: manager.service(unit).main_pid for unit in asked}
+    for unit, pid in pids.items():
+        if pid and (words := ", ".join(doctor_services.missing(unit, pid))):
+            lacking.append(f"{unit} without {words}")
+    if lacking:
+        return Check(
+            "services", "warn", f"not in force: {'; '.join(lacking)}",
+            "Look for drop-ins: systemctl --user cat mc-webgate.service; then: ticketctl setup",
+        )  # fmt: skip
+    running = sum(pid > 0 for pid in pids.values())
+    return Check("services", "ok", f"{running} of {len(pids)} run, confined as their units say")
+
+
+def _isolation(config: Config) -> Check:
+    mode = config.isolation.mode
+    if mode == "off":
+        return Check(
+            "isolation", "warn", "off: an agent can do whatever you can",
+            'Set [isolation] mode = "auto" in config.toml; see SECURITY.md.',
+        )  # fmt: skip
+    reason = isolation.why_not()
+    if not reason:
+        version = _output(isolation.PROGRAM, "--version").removeprefix("bubblewrap ")
+        return Check("isolation", "ok", f"workspace, by bubblewrap {version}")
+    if mode == "workspace":
+        return Check("isolation", "bad", f"{reason}: no ticket starts", isolation.mend_hint(reason))
+    return Check(
+        "isolation", "warn", f"{reason}: an agent can do whatever you can",
+        isolation.mend_hint(reason),
+    )  # fmt: skip
+
+
+def _keys(config: Config) -> Check:
+    path = config.agent_env_path
+    if not path.exists():
+        return Check("keys", "ok", f"no {path}")
+    if path.stat().st_mode & 0o077:
+        return Check(
+            "keys", "bad", f"others can read {path}: no ticket starts", f"chmod 600 {path}"
+        )
+    return Check("keys", "ok", f"{path} is yours alone")
 
 
 def _claude(config: Config) -> Check:

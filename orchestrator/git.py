@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import stat
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import ConfigError, Unavailable
+from orchestrator.small_file import read_small
 
 TIMEOUT_S = 50.0  # a big checkout; below the unit's TimeoutStartSec=
 MAX_OUTPUT_BYTES = 16 << 20
@@ -187,11 +187,7 @@ def small_file(path: Path) -> bytes:
     Raises:
         OSError: it is not there, or is none.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(f"{path} is no regular file")
-        return file.read(MAX_SMALL_FILE_BYTES)
+    return read_small(path, MAX_SMALL_FILE_BYTES)
 
 
 def checked(done: Done, what: str, *, hint: str = "") -> Done:

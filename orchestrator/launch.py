@@ -22,16 +22,20 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator import config as configuration
-from orchestrator import endings, sidecar, systemd, tmux
+from orchestrator import endings, isolation, isolation_view, sandbox, sidecar, systemd, tmux
 from orchestrator.config import Config, unit_name
 from orchestrator.drivers import Launch, Work, driver_named
 from orchestrator.drivers.environ import NOT_FOR_THE_AGENT, agent_environ
 from orchestrator.endings import Ending
 from orchestrator.errors import EX_CONFIG, ConfigError, TicketError, Unavailable
+from orchestrator.sandbox import Sandbox, Waiting
 from orchestrator.store import events, messages, tickets
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
-from orchestrator.workplace import ensure_workplace, setup_lines
+from orchestrator.worker_record import WorkerRecord, kept
+from orchestrator.workplace import ensure_workplace, setup_lines, submodule_lines
+
+SIGNALLED = 128  # an exit status above it stands for a signal
 
 _LEFT = "it left by itself"
 _TOO_LONG = "it ran as long as RuntimeMaxSec= lets it"
@@ -63,17 +67,24 @@ def start(config: Config, number: int) -> int:
     ticket = tickets.get(database, number)
     if ticket.status == "closed":
         raise ConfigError(f"Ticket {number} is closed.", hint=f"ticketctl reopen {number}")
+    _check_keys(config.agent_env_path)
     paths = config.ticket_paths(number)
-    for folder in (paths.folder, paths.runtime):
+    # No agent runs now: what an earlier one left in there, or put there, must not be used.
+    shutil.rmtree(paths.runtime, ignore_errors=True)
+    for folder in (paths.folder, paths.agent_folder, paths.runtime):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     endings.forget(paths)
     cwd, base_sha = ensure_workplace(
         config, database, ticket, warn=lambda text: _warn(number, text)
     )
-    environ = agent_environ(os.environ)
+    decision = isolation.decide(config.isolation, ticket.driver, ticket.isolation)
+    if decision.reason:
+        _warn(number, f"{decision.reason}: the agent runs without isolation, as you")
     work = Work(
         ticket=number, prompt=ticket.prompt, session_id=ticket.session_id, command=ticket.command,
-        cwd=cwd, paths=paths, config=config, environ=environ,
+        cwd=cwd, paths=paths, config=config, environ=agent_environ(os.environ),
+        repo=Path(ticket.repo_path) if base_sha and ticket.repo_path else None,
+        isolated=decision.isolated,
     )  # fmt: skip
     launch = driver_named(ticket.driver, config).prepare(work)
 
@@ -90,13 +101,25 @@ def start(config: Config, number: int) -> int:
         "WorkerStart",
         {"resumed": launch.resumed, "session_id": ticket.session_id},
     )
+    environ = {**work.environ, **launch.environ}
+    box = None
+    if decision.isolated:
+        box = Sandbox(paths, sandbox.scene_of(database, work, launch))
+        environ = isolation_view.environ(box.scene, environ)
+    WorkerRecord(
+        isolation=decision.mode, reason=decision.reason, environ=kept(environ),
+        network=config.isolation.network if box else "full",
+    ).write(paths.worker_path)  # fmt: skip
     if not ticket.use_tmux:
-        _become(database, ticket, launch, work, base_sha)
+        _become(database, ticket, launch, work, base_sha, environ, box)
     gate = f"mc-gate-{number}-{uuid.uuid4().hex}"
-    script = run_script(
-        server.gate_command(gate), cwd, {**environ, **launch.environ}, launch.argv,
-        before=setup_lines(config, paths) if base_sha else [],
-    )  # fmt: skip
+    # Nothing of an agent's is in the worktree before its first start: submodules are fetched with
+    # what the operator has, keys too. Later on that is the agent's own affair.
+    outside = submodule_lines(paths) if base_sha and ticket.worker_started is None else []
+    inside = [*submodule_lines(paths), *setup_lines(config, paths)] if base_sha else []
+    waiting = box.listen(inside) if box else None
+    last = box.lines(launch.argv) if box else [*inside, f"exec {shlex.join(launch.argv)}"]
+    script = run_script(server.gate_command(gate), cwd, environ, [*outside, *last])
     _write_private(paths.run_script_path, script)
     _write_private(paths.pane_log_path, "", append=True)
     pid = server.start(
@@ -107,14 +130,26 @@ def start(config: Config, number: int) -> int:
     with systemd.UserManager() as manager:
         manager.attach(unit_name(number), [pid])
     server.release(gate)
+    if waiting is not None:
+        pid = _agent_inside(server, number, waiting)
     systemd.notify(f"MAINPID={pid}", "READY=1", f"STATUS={launch.status}")
     _record_start(database, ticket, launch, work, pid, base_sha)
     return 0
 
 
+def _check_keys(path: Path) -> None:
+    """Keys are for nobody else to read."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(
+                f"Others can read {path}, which is where keys are.", hint=f"chmod 600 {path}"
+            )
+
+
 def _become(
-    database: Database, ticket: Ticket, launch: Launch, work: Work, base_sha: str | None
-) -> NoReturn:
+    database: Database, ticket: Ticket, launch: Launch, work: Work, base_sha: str | None,
+    environ: Mapping[str, str], box: Sandbox | None,
+) -> NoReturn:  # fmt: skip
     """Without tmux: this process is the worker from here on, its output the pane log."""
     _record_start(database, ticket, launch, work, os.getpid(), base_sha)
     systemd.notify("READY=1", f"STATUS={launch.status}")
@@ -124,7 +159,18 @@ def _become(
         os.dup2(source, fd)
     os.umask(0o022)
     os.chdir(work.cwd)
-    os.execve(launch.argv[0], list(launch.argv), {**work.environ, **launch.environ})
+    if box is not None:
+        box.become(launch.argv, environ)
+    os.execve(launch.argv[0], list(launch.argv), environ)
+
+
+def _agent_inside(server: tmux.Server, number: int, waiting: Waiting) -> int:
+    """The agent's pid once it is in its sandbox; else what bubblewrap said about it."""
+    try:
+        return waiting.agent()
+    except ConfigError as error:
+        said = sandbox.said_in(server.capture(number))
+        raise ConfigError(f"{error.message} {said}".strip(), hint=error.hint) from None
 
 
 def _record_start(
@@ -138,7 +184,10 @@ def _record_start(
             sidecar_path=str(work.paths.sidecar_path),
             worktree_path=str(work.cwd) if ticket.kind == "code" else None, base_sha=base_sha,
         )  # fmt: skip
-        events.record(database, ticket.id, "worker_started", pid=pid, resumed=launch.resumed)
+        events.record(
+            database, ticket.id, "worker_started", pid=pid, resumed=launch.resumed,
+            isolation="workspace" if work.isolated else "off",
+        )  # fmt: skip
     except Unavailable as error:
         print(f"started, but not recorded, until the next start: {error}", file=sys.stderr)
     systemd.log(
@@ -155,21 +204,18 @@ def run_script(
     gate: str,
     cwd: Path,
     environ: Mapping[str, str],
-    argv: tuple[str, ...],
-    *,
-    before: Sequence[str] = (),
+    last: Sequence[str],
 ) -> str:
     """The pane's program: waits at the gate, takes on the unit's environment, becomes the agent.
 
-    It removes itself first: the environment may hold keys. `before` are shell lines of ours that
-    run in the working folder, inside the unit, before the agent.
+    It removes itself first: the environment may hold keys. `last` are shell lines of ours that run
+    in the working folder, inside the unit; the last of them becomes the agent.
     """
-    lines = ["#!/bin/sh", 'rm -f -- "$0"', f"{gate} || exit 75", "umask 022"]
+    lines = ["#!/bin/sh", 'rm -f -- "$0"', f"{gate} || exit 75", "umask 022", "ulimit -c 0"]
     lines.append("unset " + " ".join(name for name in NOT_FOR_THE_AGENT if name != "_"))
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(environ.items())]
     lines.append(f"cd -- {shlex.quote(str(cwd))} || exit {EX_CONFIG}")
-    lines += before
-    lines.append(f"exec {shlex.join(argv)}")
+    lines += last
     return "\n".join(lines) + "\n"
 
 
@@ -186,8 +232,11 @@ def ended(config: Config, number: int) -> int:
     status = os.environ.get("EXIT_STATUS", "")
     never_ran = os.environ.get("SERVICE_RESULT") == "exit-code" and status == str(EX_CONFIG)
     asked, intended = _was_asked(number)
+    record = WorkerRecord.read(config.ticket_paths(number).worker_path)
     pane = None if never_ran else server.dead_pane(number)
-    crashed, reason = _verdict(pane, asked=asked)
+    crashed, reason = _verdict(
+        pane, asked=asked, isolated=record is not None and record.isolation == "workspace"
+    )
     if never_ran:
         crashed, reason = False, "it could not be started"
     if not asked and _ran_too_long(number):
@@ -238,7 +287,7 @@ def _ran_too_long(number: int) -> bool:
     return True
 
 
-def _verdict(pane: tmux.Pane | None, *, asked: bool) -> tuple[bool, str]:
+def _verdict(pane: tmux.Pane | None, *, asked: bool, isolated: bool) -> tuple[bool, str]:
     if asked:
         return False, "it was stopped"
     if pane is None and (how := os.environ.get("EXIT_CODE")):
@@ -249,10 +298,13 @@ def _verdict(pane: tmux.Pane | None, *, asked: bool) -> tuple[bool, str]:
         return True, f"was killed by SIG{status}"
     if pane is None:
         return True, "lost its tmux session"
-    if pane.exit_signal is not None:
+    killed_by = pane.exit_signal
+    if isolated and (pane.exit_status or 0) > SIGNALLED:  # bubblewrap's word for a signal
+        killed_by = (pane.exit_status or 0) - SIGNALLED
+    if killed_by is not None:
         with suppress(ValueError):
-            return True, f"was killed by {signal.Signals(pane.exit_signal).name}"
-        return True, f"was killed by signal {pane.exit_signal}"
+            return True, f"was killed by {signal.Signals(killed_by).name}"
+        return True, f"was killed by signal {killed_by}"
     if pane.exit_status:
         return True, f"exited with status {pane.exit_status}"
     return False, _LEFT

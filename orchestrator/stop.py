@@ -9,6 +9,9 @@ SIGKILL in the same breath when nothing else is in the cgroup, and the agent cou
 conversation properly. And what it has to kill after a timeout it counts as a failure, which a stop
 that somebody asked for is not.
 
+An isolated agent leaves two processes of its sandbox, which pass on how it ended and go by
+themselves; a signal would have them tell of themselves instead.
+
 Light on imports: it is between `systemctl stop` and its end.
 """
 
@@ -22,6 +25,8 @@ import sys
 import time
 from collections.abc import Iterable
 
+from orchestrator.procfs import MONITOR, agent_behind, name
+
 AGENT_PATIENCE_S = 8.0  # together below TimeoutStopSec=, past which systemd kills by itself
 CHILDREN_PATIENCE_S = 2.0
 
@@ -31,9 +36,11 @@ def main() -> None:
     if sys.argv[1:2] == ["left"] and len(sys.argv) == 3:
         clear_up(cgroup_of(sys.argv[2]))
         return
-    agent = os.environ.get("MAINPID", "")
-    if agent.isdigit() and not leave([int(agent)], [signal.SIGTERM], AGENT_PATIENCE_S):
+    main = os.environ.get("MAINPID", "")
+    agent = agent_behind(int(main)) if main.isdigit() else 0
+    if agent and not leave([agent], [signal.SIGTERM], AGENT_PATIENCE_S):
         print(f"the agent did not leave within {AGENT_PATIENCE_S:.0f} s", file=sys.stderr)
+        leave([agent], [signal.SIGKILL], CHILDREN_PATIENCE_S)
     clear_up(own_cgroup())
 
 
@@ -42,6 +49,7 @@ def clear_up(unit: str) -> None:
 
     As long as one of them is there, no other worker is started in their place.
     """
+    leave([pid for pid in left_behind(unit) if name(pid) == MONITOR], [], CHILDREN_PATIENCE_S)
     if not leave(left_behind(unit), [signal.SIGHUP, signal.SIGTERM], CHILDREN_PATIENCE_S):
         stubborn = left_behind(unit)
         print(f"killing what ignores SIGHUP and SIGTERM: {stubborn}", file=sys.stderr)

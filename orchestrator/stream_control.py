@@ -16,6 +16,7 @@ import json
 import os
 import select
 import socket
+import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ def call(path: Path, request: Mapping[str, Any], timeout_s: float) -> dict[str, 
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout_s)
+            # its folder is the agent's: a link would lead to another's socket
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise CallError(f"{path} is no socket", sent=False)
             sock.connect(str(path))
             sent = True  # from the first byte on nobody knows
             sock.sendall(line)

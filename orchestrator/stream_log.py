@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config import ensure_agent_folder
+from orchestrator.procfs import inner_pid
 from orchestrator.sidecar_tee import MAX_DATA_BYTES, append_line, frame
+from orchestrator.small_file import read_small
 
 TAKEN = "MessageTaken"
 STATE_NAME = "stream-state.json"
@@ -33,7 +36,7 @@ class Log:
 
     def __init__(self, sidecar_path: Path, complain: Callable[[str], None]) -> None:
         self._sidecar_path = str(sidecar_path)
-        self._state_path = sidecar_path.parent / STATE_NAME
+        self._state_path = ensure_agent_folder(sidecar_path) / STATE_NAME
         self._complain = complain
         self._broken = False
         self._shown = ""
@@ -89,10 +92,9 @@ class Log:
 def read_state(folder: Path, pid: int) -> str:
     """What the agent with that pid says it is doing; empty where it says nothing."""
     try:
-        with (folder / STATE_NAME).open("rb") as file:
-            state = json.loads(file.read(MAX_STATE_BYTES))
-    except (OSError, ValueError):
+        state = json.loads(read_small(folder / STATE_NAME, MAX_STATE_BYTES))
+    except (OSError, ValueError, RecursionError):
         return ""
-    if not isinstance(state, dict) or state.get("pid") != pid:
+    if not isinstance(state, dict) or state.get("pid") != inner_pid(pid):
         return ""  # the file of an earlier process
     return str(state.get("status", ""))

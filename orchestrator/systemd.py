@@ -69,6 +69,10 @@ class ServiceFacts:
     memory_bytes: int | None
     cpu_s: float | None
     tasks: int | None
+    memory_high_bytes: int | None  #: where it is slowed down; None: nowhere
+    memory_max_bytes: int | None
+    tasks_max: int | None
+    cpu_weight: int | None  #: beside its neighbours, of 100; None: as they
 
 
 class UserManager:
@@ -334,6 +338,10 @@ class UserManager:
             memory_bytes=counted("MemoryCurrent"),
             cpu_s=None if cpu_ns is None else cpu_ns / 1e9,
             tasks=counted("TasksCurrent"),
+            memory_high_bytes=counted("MemoryHigh"),
+            memory_max_bytes=counted("MemoryMax"),
+            tasks_max=counted("TasksMax"),
+            cpu_weight=counted("CPUWeight"),
         )
 
     def system_state(self) -> str:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import tmux
+from orchestrator import procfs, tmux
 from orchestrator.config import Config
 from orchestrator.drivers import Driver, Work, driver_named
-from orchestrator.drivers.environ import environ_of
 from orchestrator.errors import Unavailable
 from orchestrator.store import ingestion
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
+from orchestrator.worker_record import WorkerRecord
 
 #: what ends, opens or troubles a turn; the newest of them refines the worker's own word
 _TURN_KINDS = (
@@ -53,16 +53,18 @@ def worker_of(config: Config, ticket: Ticket) -> Worker | None:
     """
     if ticket.worker_pid is None or ticket.status == "closed":
         return None
-    environ = environ_of(ticket.worker_pid)
-    if not environ:
+    pid = procfs.agent_behind(ticket.worker_pid)
+    if not procfs.is_alive(pid):
         return None
     paths = config.ticket_paths(ticket.id)
+    record = WorkerRecord.read(paths.worker_path)
     work = Work(
         ticket=ticket.id, prompt="", session_id=ticket.session_id, command=ticket.command,
         cwd=Path(ticket.worktree_path or paths.chat_folder), paths=paths, config=config,
-        environ=environ, look=lambda: _screen(config, ticket.id),
+        environ=record.environ if record else {},
+        look=lambda: _screen(config, ticket.id),
     )  # fmt: skip
-    return Worker(ticket, ticket.worker_pid, driver_named(ticket.driver, config), work)
+    return Worker(ticket, pid, driver_named(ticket.driver, config), work)
 
 
 def _screen(config: Config, ticket: int) -> str:

@@ -65,7 +65,8 @@ def ensure_workplace(
         if worktree.ensure_worktree(
             repo, path, branch, head or base, branch_is_ours=kept is not None
         ):
-            setup_mark(paths).unlink(missing_ok=True)
+            for mark in (setup_mark(paths), submodule_mark(paths)):
+                mark.unlink(missing_ok=True)
             _furnish(repo, path, kept, warn)
         elif lock := worktree.left_lock(repo, path):
             warn(f"a git was killed in {path}, or runs there: it will refuse while {lock} exists")
@@ -98,25 +99,34 @@ def _furnish(
 
 def setup_mark(paths: TicketPaths) -> Path:
     """The file that says that the worktree was set up."""
-    return paths.folder / "worktree-is-set-up"
+    return paths.agent_folder / "worktree-is-set-up"
 
 
-def setup_lines(config: Config, paths: TicketPaths) -> list[str]:
-    """Shell lines for the pane, after the cd and before the agent: submodules, then `setup`.
+def submodule_mark(paths: TicketPaths) -> Path:
+    """The file that says that its submodules were fetched, or could not be."""
+    return paths.agent_folder / "submodules-were-tried"
 
-    What they print is seen in the pane. Without submodules the agent can still work, and says so;
-    when `setup` fails it cannot.
+
+def submodule_lines(paths: TicketPaths) -> list[str]:
+    """Shell lines for the pane, after the cd: submodules, once, where there are any.
+
+    What they print is seen in the pane. Without submodules the agent can still work, and says so.
     """
-    mark = shlex.quote(str(setup_mark(paths)))
-    lines = [
-        f"if [ ! -e {mark} ]; then",
-        "if [ -e .gitmodules ]; then",
+    return [
+        f"if [ -e .gitmodules ] && [ ! -e {shlex.quote(str(submodule_mark(paths)))} ]; then",
         "echo '$ git submodule update --init --recursive'",
         # --checkout: whatever the repository's configuration would rather run
         "git submodule update --init --recursive --checkout </dev/null ||",
         "echo 'mission-control: the submodules are not there; going on without'",
+        _marked(submodule_mark(paths)),
         "fi",
     ]
+
+
+def setup_lines(config: Config, paths: TicketPaths) -> list[str]:
+    """Shell lines for the pane, before the agent: `setup`, once. When it fails there is no agent."""
+    mark = shlex.quote(str(setup_mark(paths)))
+    lines = [f"if [ ! -e {mark} ]; then"]
     if config.worktree.setup:
         command = shlex.quote(config.worktree.setup)
         lines += [
@@ -124,4 +134,8 @@ def setup_lines(config: Config, paths: TicketPaths) -> list[str]:
             f"sh -c {command} || {{",
             'status=$?; echo "mission-control: setup failed with status $status"; exit "$status"; }',
         ]
-    return [*lines, f": > {mark}", "fi"]
+    return [*lines, _marked(setup_mark(paths)), "fi"]
+
+
+def _marked(mark: Path) -> str:
+    return f"(umask 077; : > {shlex.quote(str(mark))})"

@@ -1,11 +1,14 @@
 """Closing and opening again, as `ticketctl close` and `reopen` do it: in a process of their own.
 
 Both read and pack what may be gigabytes, and wait for the unit: nothing for a process in which a
-thousand streams wait for their turn. The exit status says which problem it is.
+thousand streams wait for their turn. Both write where the gateway cannot (worktrees, repositories),
+and look whether somebody works in there, which the gateway's user namespace does not let it see: so
+systemd runs them, outside of the gateway's unit. The exit status says which problem it is.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Literal
@@ -22,6 +25,11 @@ from orchestrator.errors import (
 TIMEOUT_S = 600  # an archive of some gigabytes
 MAX_SAID_CHARS = 4000
 _PROGRAM = "from orchestrator.cli import main; main(prog_name='ticketctl')"
+#: its output and its exit status come back, and nothing of it stays
+_OUTSIDE = (
+    "systemd-run", "--user", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec",
+    f"--property=RuntimeMaxSec={TIMEOUT_S}", "--property=UMask=0077", "--",
+)  # fmt: skip
 _KNOWN: tuple[type[TicketError], ...] = (
     InvalidInput,
     NoSuchTicket,
@@ -37,7 +45,8 @@ def run(verb: Literal["close", "reopen"], ticket: int, *, options: tuple[str, ..
     Raises:
         TicketError: of the kind and in the words of ticketctl.
     """
-    argv = [sys.executable, "-c", _PROGRAM, verb, *options, "--", str(ticket)]
+    argv = [*_OUTSIDE] if "INVOCATION_ID" in os.environ else []
+    argv += [sys.executable, "-c", _PROGRAM, verb, *options, "--", str(ticket)]
     try:
         done = subprocess.run(
             argv,

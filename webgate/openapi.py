@@ -102,6 +102,8 @@ _UNIT = {
     "unit": TEXT, "load": TEXT, "active": TEXT, "sub": TEXT, "job": BOOL, "unit_file": TEXT, "main_pid": INT,
     "result": TEXT, "status_text": TEXT, "restarts": INT, "memory_bytes": _or_null("integer"),
     "cpu_s": _or_null("number"), "tasks": _or_null("integer"),
+    "memory_high_bytes": _or_null("integer"), "memory_max_bytes": _or_null("integer"),
+    "tasks_max": _or_null("integer"), "cpu_weight": _or_null("integer"),
 }  # fmt: skip
 _FILE = {
     "path": TEXT, "old_path": _or_null("string"), "status": TEXT, "old_mode": _or_null("string"),

@@ -48,6 +48,8 @@ class Work:
     environ: Mapping[str, str]  #: of the worker, as its unit gives it
     #: the screen of the pane as it is now, empty where there is none; None before there is a worker
     look: Callable[[], str] | None = None
+    repo: Path | None = None  #: of a worktree
+    isolated: bool = False  #: it will see little but its own work (`isolation_view.py`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Launch:
     resumed: bool  #: goes on with a conversation
     status: str  #: for `systemctl status`
     first_message: str = ""  #: the prompt, where it could not be part of `argv`
+    writable: tuple[Path, ...] = ()  #: what it has to write beside the ticket's own, when isolated
 
 
 class Driver(Protocol):

@@ -15,6 +15,7 @@ from orchestrator import permits, sidecar
 from orchestrator.drivers.base import Launch, Pasted, Work, find_program
 from orchestrator.drivers.box import box_text
 from orchestrator.drivers.claude_home import ClaudeHome
+from orchestrator.drivers.claude_private import adopt, ensure_private_home, login_of
 from orchestrator.errors import ConfigError
 from orchestrator.sidecar import Record
 
@@ -34,7 +35,7 @@ class ClaudeDriver(Pasted):
     def prepare(self, work: Work) -> Launch:
         """See Driver."""
         program = find_claude(work)
-        home = ClaudeHome.from_environ(work.environ)
+        home, login = home_of(work)
         home.ensure_trust(work.cwd)
         settings = sidecar.settings_hooks(
             sys.executable,
@@ -56,7 +57,8 @@ class ClaudeDriver(Pasted):
             argv += ["--", self.outgoing(work.prompt)]
         return Launch(
             argv=tuple(argv),
-            environ={},
+            environ=home.environ,
+            writable=login,
             resumed=resumed,
             status=f"Claude Code, conversation {work.session_id}",
         )
@@ -122,6 +124,24 @@ def find_claude(work: Work) -> str:
             f" Looked in {work.environ.get('PATH', '')}.",
         )
     return program
+
+
+def home_of(work: Work) -> tuple[ClaudeHome, tuple[Path, ...]]:
+    """Where the CLI of a ticket keeps its files, and what of it is elsewhere and has to be written.
+
+    An isolated ticket has a folder of its own. A conversation goes on where isolation was switched
+    on or off since.
+    """
+    theirs = ClaudeHome.from_environ(work.environ)
+    private = ClaudeHome.private_of(work.paths.claude_folder)
+    if not work.isolated:
+        adopt(theirs, private, work.cwd, work.session_id)
+        return theirs, ()
+    theirs.check()
+    places = (work.cwd, *([work.repo] if work.repo else []))
+    home = ensure_private_home(work.paths.claude_folder, theirs, places)
+    adopt(home, theirs, work.cwd, work.session_id)
+    return home, (work.paths.claude_folder, *login_of(theirs))
 
 
 def tee_path() -> Path:

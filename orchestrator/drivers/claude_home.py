@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import procfs
 from orchestrator.errors import ConfigError
+from orchestrator.small_file import read_small
 
 MAX_SLUG_CHARS = 200  # past it the CLI cuts and appends a hash we do not reproduce
 MAX_STATE_BYTES = 65_536
@@ -28,6 +30,7 @@ class ClaudeHome:
 
     folder: Path
     global_file: Path
+    private: bool = False  #: a ticket's own: its agent may have put anything in there
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> ClaudeHome:
@@ -37,6 +40,16 @@ class ClaudeHome:
         home = Path(environ.get("HOME") or Path.home())
         return cls(home / ".claude", home / ".claude.json")
 
+    @classmethod
+    def private_of(cls, folder: Path) -> ClaudeHome:
+        """The folder that a ticket has of its own."""
+        return cls(folder, folder / ".claude.json", private=True)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the CLI is told to find it."""
+        return {"CLAUDE_CONFIG_DIR": str(self.folder)} if self.private else {}
+
     def transcript_path(self, cwd: Path, session_id: str) -> Path:
         """Where the conversation of a process started in `cwd` is written."""
         slug = re.sub(r"[^a-zA-Z0-9]", "-", str(cwd))
@@ -45,9 +58,13 @@ class ClaudeHome:
     def find_transcript(self, cwd: Path, session_id: str) -> Path | None:
         """The conversation's file, wherever it began; None when there is none."""
         expected = self.transcript_path(cwd, session_id)
-        if expected.exists():
-            return expected
-        return next(iter((self.folder / "projects").glob(f"*/{session_id}.jsonl")), None)
+        found = [expected, *(self.folder / "projects").glob(f"*/{session_id}.jsonl")]
+        return next((path for path in found if path.is_file() and self._holds(path)), None)
+
+    def _holds(self, path: Path) -> bool:
+        """Whether a file is really in there; of the operator's own folder we do not ask that."""
+        real = Path(os.path.realpath(path))
+        return not self.private or real.is_relative_to(os.path.realpath(self.folder))
 
     def session_options(
         self, cwd: Path, session_id: str, *, begun: bool = False
@@ -83,15 +100,18 @@ class ClaudeHome:
         return ["--resume", str(transcript)], True
 
     def status(self, pid: int) -> Mapping[str, Any]:
-        """sessions/<pid>.json of a live process; empty when there is none or it is another's."""
+        """sessions/<pid>.json of a live process; empty when there is none or it is another's.
+
+        The CLI names it by the pid it knows itself by; `pid` is ours for it.
+        """
         try:
-            with (self.folder / "sessions" / f"{pid}.json").open("rb") as file:
-                state = json.loads(file.read(MAX_STATE_BYTES))
-            started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
-        except (OSError, ValueError, IndexError):
+            path = self.folder / "sessions" / f"{procfs.inner_pid(pid)}.json"
+            state = json.loads(read_small(path, MAX_STATE_BYTES))
+        except (OSError, ValueError, RecursionError):
             return {}
         # pids are used again: the start time tells this process from an older one
-        if not isinstance(state, dict) or str(state.get("procStart", "")) != started.decode():
+        started = procfs.started(pid)
+        if not started or not isinstance(state, dict) or str(state.get("procStart", "")) != started:
             return {}
         return state
 
@@ -115,7 +135,7 @@ class ClaudeHome:
             if project.get("hasTrustDialogAccepted") is True:
                 return
             project["hasTrustDialogAccepted"] = True
-            self._write_global(data)
+            self.write_global(data)
         finally:
             os.close(lock)
 
@@ -136,7 +156,16 @@ class ClaudeHome:
             hint=f"Claude Code would stop at it too. Mend it, or: mv {self.global_file}{{,.broken}}",
         )
 
-    def _write_global(self, data: dict[str, Any]) -> None:
+    def check(self) -> None:
+        """Whether the CLI would start with its `.claude.json`.
+
+        Raises:
+            ConfigError: it would not.
+        """
+        self._read_global()
+
+    def write_global(self, data: Mapping[str, Any]) -> None:
+        """`.claude.json`, whole at any moment."""
         fd, name = tempfile.mkstemp(prefix=".claude.json.", dir=self.global_file.parent)
         try:
             with os.fdopen(fd, "w", encoding="utf-8") as file:

@@ -12,8 +12,7 @@ from typing import Any
 
 from orchestrator import sidecar
 from orchestrator.drivers.base import ESC, Delivery, Launch, NotTaken, Signs, Work
-from orchestrator.drivers.claude import TRANSCRIPT_DAYS, find_claude, tee_path
-from orchestrator.drivers.claude_home import ClaudeHome
+from orchestrator.drivers.claude import TRANSCRIPT_DAYS, find_claude, home_of, tee_path
 from orchestrator.errors import Unavailable
 from orchestrator.sidecar import Record
 from orchestrator.stream_control import NAME, CallError, call
@@ -47,7 +46,7 @@ class Channelled:
 
     def turn_state(self, work: Work, pid: int) -> str | None:
         """From the state file the agent keeps beside its sidecar."""
-        return _STATES.get(read_state(work.paths.folder, pid), "starting")
+        return _STATES.get(read_state(work.paths.agent_folder, pid), "starting")
 
     def box(self, screen: str) -> str | None:  # noqa: ARG002
         """Messages come over the channel, not through the pane."""
@@ -100,7 +99,8 @@ class ClaudeStreamDriver(Channelled):
         """See Driver."""
         program = find_claude(work)
         write_settings(work)
-        options, resumed = ClaudeHome.from_environ(work.environ).session_options(
+        home, login = home_of(work)
+        options, resumed = home.session_options(
             work.cwd,
             work.session_id,
             begun=sidecar.has_prompt(work.paths.sidecar_path, work.session_id),
@@ -113,7 +113,8 @@ class ClaudeStreamDriver(Channelled):
         argv += ["--permission-prompt-tool", "stdio", "--settings", str(work.paths.settings_path)]
         return Launch(
             argv=(*argv, *options),
-            environ={},
+            environ=home.environ,
+            writable=login,
             resumed=resumed,
             status=f"Claude Code (stream), conversation {work.session_id}",
         )

@@ -8,8 +8,11 @@ from typing import Any
 
 from orchestrator.drivers.base import Launch, Pasted, Work
 from orchestrator.drivers.box import box_text
+from orchestrator.procfs import inner_pid
 from orchestrator.sidecar import Record
+from orchestrator.small_file import read_small
 
+MAX_STATE_BYTES = 4096
 _STATES = {"idle": "idle", "busy": "busy", "waiting": "waiting_permission"}
 
 
@@ -20,7 +23,7 @@ class DemoDriver(Pasted):
 
     def prepare(self, work: Work) -> Launch:
         """See Driver."""
-        conversation = work.paths.folder / f"demo-{work.session_id}.jsonl"
+        conversation = work.paths.agent_folder / f"demo-{work.session_id}.jsonl"
         resumed = conversation.exists() and conversation.stat().st_size > 0
         argv = [sys.executable, "-I", "-m", "orchestrator.demo_agent"]
         argv += ["--sidecar", str(work.paths.sidecar_path)]
@@ -37,11 +40,11 @@ class DemoDriver(Pasted):
     def turn_state(self, work: Work, pid: int) -> str | None:
         """From the state file the agent keeps beside its sidecar."""
         try:
-            text = (work.paths.folder / "demo-state.json").read_text(encoding="utf-8")
+            text = read_small(work.paths.agent_folder / "demo-state.json", MAX_STATE_BYTES)
             state: dict[str, Any] = json.loads(text)
         except (OSError, ValueError):
             return "starting"
-        if state.get("pid") != pid:
+        if not isinstance(state, dict) or state.get("pid") != inner_pid(pid):
             return "starting"  # the file of an earlier process
         return _STATES.get(str(state.get("status")), "starting")
 

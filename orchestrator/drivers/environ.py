@@ -25,13 +25,3 @@ def agent_environ(environ: Mapping[str, str]) -> dict[str, str]:
     if not kept.keys() & {"LANG", "LC_ALL", "LC_CTYPE"}:
         kept["LANG"] = "C.UTF-8"
     return kept
-
-
-def environ_of(pid: int) -> dict[str, str]:
-    """What a running process was given; empty when it is gone."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (item.decode("utf-8", "surrogateescape").partition("=") for item in raw.split(b"\0"))
-    return {name: value for name, _, value in pairs if name}

@@ -11,8 +11,7 @@ from __future__ import annotations
 import sys
 
 from orchestrator.drivers.base import Launch, Work
-from orchestrator.drivers.claude import find_claude
-from orchestrator.drivers.claude_home import ClaudeHome
+from orchestrator.drivers.claude import find_claude, home_of
 from orchestrator.drivers.claude_stream import (
     STREAM_OPTIONS,
     Channelled,
@@ -30,9 +29,8 @@ class OneshotDriver(Channelled):
         """See Driver."""
         program = find_claude(work)
         write_settings(work)
-        _, resumed = ClaudeHome.from_environ(work.environ).session_options(
-            work.cwd, work.session_id
-        )
+        home, login = home_of(work)
+        _, resumed = home.session_options(work.cwd, work.session_id)
         argv = [sys.executable, "-I", "-m", "orchestrator.oneshot_agent"]
         argv += ["--sidecar", str(work.paths.sidecar_path), "--runtime", str(work.paths.runtime)]
         argv += ["--session", work.session_id]
@@ -42,7 +40,8 @@ class OneshotDriver(Channelled):
         argv += ["--settings", str(work.paths.settings_path)]
         return Launch(
             argv=tuple(argv),
-            environ={},
+            environ=home.environ,
+            writable=login,
             resumed=resumed,
             status=f"Claude Code, a process a message, conversation {work.session_id}",
         )

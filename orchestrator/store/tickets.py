@@ -36,6 +36,7 @@ class Ticket:
     turn_state: str
     use_tmux: bool  #: false: the worker is a plain process of its unit, without a pane
     session_id: str  #: the agent's conversation, a UUID
+    isolation: str | None  #: workspace or off; None: as configured
     worktree_path: str | None
     pane_log_path: str | None
     sidecar_path: str | None
@@ -75,6 +76,7 @@ def create(
     kind: str | None = None,
     session_id: str | None = None,
     use_tmux: bool = True,
+    isolation: str | None = None,
     ticket: int | None = None,
     name: str | None = None,
     declared_in: str | None = None,
@@ -109,6 +111,7 @@ def create(
             "use_tmux": use_tmux,
             "status": "open",  # said in so many words: a table that was adopted has defaults of its own
             "turn_state": "gone",
+            "isolation": isolation,
             "session_id": session_id or str(uuid.uuid4()),
             "name": name,
             "declared_in": declared_in,

@@ -139,7 +139,7 @@ def test_the_screen_is_that_of_tmux(product: Product, page: Page) -> None:
 
 def test_typing_and_pasting(product: Product, page: Page, others: BrowserContext) -> None:
     """Every key and 100 KB arrive exactly; nobody else's page types, and a desk sees the same."""
-    ticket = command(product, READER.format(file="/tmp/typed"))
+    ticket = command(product, READER.format(file="typed"))
     product.wait_screen(ticket, "ready")
     look(page, ticket)
     page.locator(".xterm-helper-textarea").press("x")
@@ -160,7 +160,7 @@ def test_typing_and_pasting(product: Product, page: Page, others: BrowserContext
     wanted = "Hello, World ~|\"' É\r\x1b\t\x1b[A\x03\x7f\x1bb" + PASTE + "z"
 
     def typed() -> str:
-        return product.read("/tmp/typed")
+        return product.read(f"{product.work(ticket)}/typed")
 
     product.machine.wait_for(lambda: len(typed()) >= len(wanted), what="all that was typed")
     assert typed() == wanted
@@ -181,8 +181,8 @@ def test_output_types_and_opens_nothing(
 ) -> None:
     """Five viewers that reload, one of them in control; questions to the terminal stay without answer."""
     script = "stty raw -echo; printf '{}ready'; exec cat > {}"
-    ticket = command(product, script.format(HOSTILE, "/tmp/answers"))
-    unseen = command(product, script.format(HOSTILE, "/tmp/unseen"))
+    ticket = command(product, script.format(HOSTILE, "said"))
+    unseen = command(product, script.format(HOSTILE, "said"))
     for each in (ticket, unseen):
         product.wait_screen(each, "ready")
     viewers = [page, others.pages[0], *(others.new_page() for _ in range(3))]
@@ -220,7 +220,7 @@ def test_output_types_and_opens_nothing(
     # tmux is a terminal and answers for itself, once; the same without anybody who looks.
     # (Its size is another one once a page was there.)
     answers, unseen = (
-        _SIZE.sub("", product.read(f"/tmp/{name}")) for name in ("answers", "unseen")
+        _SIZE.sub("", product.read(f"{product.work(number)}/said")) for number in (ticket, unseen)
     )
     assert answers == unseen != ""
     assert opened == []
@@ -302,7 +302,7 @@ def test_the_board_by_keyboard(product: Product, page: Page) -> None:
 
 def test_a_phone_has_the_keys_it_lacks(product: Product, browser: Browser) -> None:
     """Esc, Tab, Ctrl and arrows are buttons; what its keyboard and input method write arrives as text."""
-    ticket = command(product, READER.format(file="/tmp/phone"))
+    ticket = command(product, READER.format(file="phone"))
     product.wait_screen(ticket, "ready")
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
@@ -323,9 +323,10 @@ def test_a_phone_has_the_keys_it_lacks(product: Product, browser: Browser) -> No
     bar.get_by_role("button", name="Enter").tap()
     wanted = "\x1b\t\x1b[D\x1b[A\x1b[B\x1b[C\x03hé 漢字\r"
     product.machine.wait_for(
-        lambda: len(product.read("/tmp/phone")) >= len(wanted), what="all that was tapped"
+        lambda: len(product.read(f"{product.work(ticket)}/phone")) >= len(wanted),
+        what="all that was tapped",
     )
-    assert product.read("/tmp/phone") == wanted
+    assert product.read(f"{product.work(ticket)}/phone") == wanted
     context.close()
 
 

@@ -110,7 +110,7 @@ def test_exit_typed_at_the_pane_is_no_failure(product: Product) -> None:
 def test_a_message_never_answers_a_permission_prompt(product: Product) -> None:
     """Held while the dialog is shown, delivered afterwards; the tool did not run by it."""
     ticket = started(product)
-    product.say(ticket, "BASH{touch /tmp/by-mistake}")
+    product.say(ticket, "BASH{touch by-mistake}")
     product.wait_screen(ticket, "Do you want to proceed?")
     message = product.send(ticket, "1")
     product.machine.run(["sleep", "2"])  # twenty of the dispatcher's looks
@@ -119,7 +119,9 @@ def test_a_message_never_answers_a_permission_prompt(product: Product) -> None:
     product.machine.wait_for(
         lambda: product.outcome(ticket, message) == "confirmed", what="delivery"
     )
-    assert product.machine.run(["test", "-e", "/tmp/by-mistake"], check=False).returncode
+    assert product.machine.run(
+        ["test", "-e", f"{HOME}/src/wt/ticket-{ticket}/by-mistake"], check=False
+    ).returncode
     assert prompts(product, ticket)[-1] == "1"
 
 
@@ -130,7 +132,7 @@ def test_texts_arrive_as_they_were_sent(product: Product) -> None:
     texts = [
         "1. first\n2. second\n\n- and a list",
         "/clear is not meant as a command",
-        "!touch /tmp/by-bang",
+        "!touch by-bang",
         "ends with a backslash \\",
         "naïve 漢字 👩‍👩‍👧 `x` $(y) #{z} ;",
         "\n".join(f"line {n} of many, long enough to be pasted" for n in range(100)),
@@ -140,4 +142,6 @@ def test_texts_arrive_as_they_were_sent(product: Product) -> None:
     heard = [json.loads(line).get("last") for line in product.read(API_LOG).splitlines()]
     for text in texts:
         assert sum(isinstance(h, str) and h.strip() == text.strip() for h in heard) == 1, text
-    assert product.machine.run(["test", "-e", "/tmp/by-bang"], check=False).returncode
+    assert product.machine.run(
+        ["test", "-e", f"{HOME}/src/wt/ticket-{ticket}/by-bang"], check=False
+    ).returncode

@@ -46,7 +46,7 @@ def test_messages_arrive_once_and_exactly(product: Product, driver: str) -> None
     texts = [
         f"{driver} 1. first\n2. second\n\n- and a list",
         f"/clear is not meant as a command of {driver}",
-        f"!touch /tmp/by-bang {driver}",
+        f"!touch by-bang {driver}",
         f"{driver} naïve 漢字 👩‍👩‍👧 `x` $(y) #{{z}} ; ends with a backslash \\",
         "\n".join(f"line {n} of many for {driver}" for n in range(2000)),
     ]
@@ -56,7 +56,9 @@ def test_messages_arrive_once_and_exactly(product: Product, driver: str) -> None
     sent = heard(product)
     for text in texts:
         assert sum(h.strip() == text.strip() for h in sent) == 1, text
-    assert product.machine.run(["test", "-e", "/tmp/by-bang"], check=False).returncode
+    assert product.machine.run(
+        ["test", "-e", f"{product.work(ticket)}/by-bang"], check=False
+    ).returncode
     sessions = {line["session_id"] for line in stream(product, ticket, "result")}
     assert sessions == {product.show(ticket)["session_id"]}
 

@@ -90,18 +90,23 @@ def test_a_turn_of_text(product: Product, ticket: int) -> None:
 
 def test_a_tool_allowed_and_denied_without_a_key(product: Product, ticket: int) -> None:
     """The request is recorded with tool and input, answered by `permit`; gone ones are refused."""
-    product.say(ticket, "BASH{touch /tmp/allowed}")
+    product.say(ticket, "BASH{touch allowed}")
     settled(product, ticket, "waiting_permission")
     asked = [e for e in told(product, ticket) if e["kind"] == "permission_request"][-1]
-    assert asked["data"]["tool_input"]["command"] == "touch /tmp/allowed"
+    assert asked["data"]["tool_input"]["command"] == "touch allowed"
     identity = request(product, ticket)
     product.ctl("permit", str(ticket), "allow", "--request", identity)
     settled(product, ticket)
-    assert product.machine.run(["test", "-e", "/tmp/allowed"], check=False).returncode == 0
+    assert (
+        product.machine.run(
+            ["test", "-e", f"{product.work(ticket)}/allowed"], check=False
+        ).returncode
+        == 0
+    )
     again = product.ctl("permit", str(ticket), "allow", "--request", identity, check=False)
     assert again.returncode == 5
     assert "gone" in again.stderr
-    product.say(ticket, "BASH{touch /tmp/denied}")
+    product.say(ticket, "BASH{touch denied}")
     settled(product, ticket, "waiting_permission")
     product.ctl(
         "permit",
@@ -113,7 +118,9 @@ def test_a_tool_allowed_and_denied_without_a_key(product: Product, ticket: int) 
         request(product, ticket),
     )
     settled(product, ticket)
-    assert product.machine.run(["test", "-e", "/tmp/denied"], check=False).returncode
+    assert product.machine.run(
+        ["test", "-e", f"{product.work(ticket)}/denied"], check=False
+    ).returncode
     assert "use another name" in product.read(API_LOG)
 
 
@@ -273,7 +280,7 @@ def test_a_conversation_that_has_gone_is_said(product: Product) -> None:
     ticket = started(product)
     product.ctl("stop", str(ticket))
     session = product.show(ticket)["session_id"]
-    product.machine.sh(f"rm {HOME}/.claude/projects/*/{session}.jsonl")
+    product.machine.sh(f"rm {STATE}/tickets/{ticket}/claude/projects/*/{session}.jsonl")
     done = product.ctl("start", str(ticket), check=False)
     assert done.returncode
     assert "conversation" in done.stderr

@@ -39,15 +39,22 @@ def test_a_turn_of_text(product: Product, ticket: int) -> None:
 def test_a_tool_allowed_and_denied(product: Product, ticket: int) -> None:
     """can_use_tool is recorded once, answered by `permit`; the tool runs only when allowed."""
     for name, verdict in (("yes", "allow"), ("no", "deny")):
-        product.say(ticket, f"BASH{{touch /tmp/stream-{name}}}")
+        product.say(ticket, f"BASH{{touch stream-{name}}}")
         settled(product, ticket, "waiting_permission")
         asked = [e for e in told(product, ticket) if e["kind"] == "permission_request"]
         assert f"stream-{name}" in str(asked[-1]["data"])
         product.ctl("permit", str(ticket), verdict, "--request", request(product, ticket))
         settled(product, ticket)
     assert kinds(product, ticket).count("permission_request") == 2
-    assert product.machine.run(["test", "-e", "/tmp/stream-yes"], check=False).returncode == 0
-    assert product.machine.run(["test", "-e", "/tmp/stream-no"], check=False).returncode
+    assert (
+        product.machine.run(
+            ["test", "-e", f"{product.work(ticket)}/stream-yes"], check=False
+        ).returncode
+        == 0
+    )
+    assert product.machine.run(
+        ["test", "-e", f"{product.work(ticket)}/stream-no"], check=False
+    ).returncode
 
 
 def test_a_question_is_told_from_a_permission(product: Product, ticket: int) -> None:

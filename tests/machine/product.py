@@ -84,6 +84,18 @@ class Product:
         ).stdout
         return [int(pid) for pid in out.split()]
 
+    def command_lines(self) -> list[str]:
+        """What runs on the machine; a minimal Debian 12 has no ps."""
+        each = "for c in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $c && echo; done 2>/dev/null; true"
+        return self.machine.sh(each).stdout.splitlines()
+
+    def agent_pids(self, ticket: int) -> list[int]:
+        """The same without what the ticket's sandbox consists of."""
+        listed = self.machine.run(["ps", "-o", "pid=,comm=", "-p", "1," + ",".join(
+            str(pid) for pid in self.cgroup_pids(ticket))]).stdout  # fmt: skip
+        rows = [line.split() for line in listed.splitlines()]
+        return [int(pid) for pid, name in rows if name != "bwrap" and pid != "1"]
+
     def wait_active(self, ticket: int, state: str = "active") -> None:
         """Waits for ActiveState."""
         self.machine.wait_for(
@@ -114,6 +126,10 @@ class Product:
     def read(self, path: str) -> str:
         """A file of the machine; empty when there is none."""
         return self.machine.run(["cat", path], check=False).stdout
+
+    def work(self, ticket: int) -> str:
+        """The folder of a ticket without a repository."""
+        return f"{STATE}/tickets/{ticket}/work"
 
     def pane_log(self, ticket: int) -> str:
         """Every byte the pane printed."""

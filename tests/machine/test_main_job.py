@@ -35,7 +35,7 @@ def test_the_agent_is_the_units_main_process(product: Product) -> None:
     command = product.machine.run(["ps", "-o", "args=", "-p", unit["MainPID"]]).stdout
     assert "orchestrator.demo_agent" in command
     product.machine.wait_for(
-        lambda: product.cgroup_pids(ticket) == [product.main_pid(ticket)], what="the launcher left"
+        lambda: product.agent_pids(ticket) == [product.main_pid(ticket)], what="the launcher left"
     )
     status = product.systemctl("status", f"ticket@{ticket}").stdout
     assert "conversation" in status
@@ -48,7 +48,7 @@ def test_children_are_born_inside_the_unit(product: Product) -> None:
         "kids", "--driver", "command", "--", "sh", "-c", "setsid sleep 600 & sleep 601"
     )
     product.ctl("start", str(ticket))
-    product.machine.wait_for(lambda: len(product.cgroup_pids(ticket)) == 3, what="both children")
+    product.machine.wait_for(lambda: len(product.agent_pids(ticket)) == 3, what="both children")
     product.systemctl("stop", f"ticket@{ticket}")
     assert product.machine.run(["pgrep", "-f", "sleep 60[01]"], check=False).stdout == ""
 
@@ -95,7 +95,7 @@ def test_stop_ends_all_of_it_and_is_no_failure(product: Product) -> None:
         "sh", "-c", "trap '' HUP TERM INT; (trap '' HUP TERM; sleep 602) & while :; do sleep 603; done",
     )  # fmt: skip
     product.ctl("start", str(stubborn))
-    product.machine.wait_for(lambda: len(product.cgroup_pids(stubborn)) >= 3, what="the family")
+    product.machine.wait_for(lambda: len(product.agent_pids(stubborn)) >= 3, what="the family")
     product.systemctl("stop", f"ticket@{stubborn}")
     assert product.machine.run(["pgrep", "-f", "sleep 60[23]"], check=False).stdout == ""
     assert product.unit(stubborn)["Result"] == "success"
@@ -270,8 +270,9 @@ def test_the_agent_gets_its_units_environment(product: Product) -> None:
     assert environ["PATH"].startswith(f"{HOME}/.local/bin:")
     unwanted = {"TMUX", "TMUX_PANE", "NOTIFY_SOCKET", "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID"}
     assert not unwanted & environ.keys()
-    runtime = product.machine.run(["ls", f"/run/user/1000/mission-control/ticket-{ticket}"]).stdout
-    assert runtime == "", "the script that held the environment is gone"
+    runtime = f"/run/user/1000/mission-control/ticket-{ticket}"
+    left = product.machine.run(["find", runtime, "!", "-type", "d"]).stdout
+    assert left == "", "the script that held the environment is gone"
 
 
 def test_hostile_words_are_data(product: Product) -> None:

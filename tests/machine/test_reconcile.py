@@ -99,11 +99,12 @@ def test_a_stop_and_a_start_by_hand_without_a_database_are_intent(product: Produ
 def test_a_worker_that_cannot_stay_needs_input(product: Product) -> None:
     """With the comment and the reason, once; and it comes back when it is started."""
     ticket = product.new(
-        "false", "--driver", "command", "--", "sh", "-c", "test -e /tmp/mended && sleep 600"
+        "false", "--driver", "command", "--", "sh", "-c", "test -e mended && sleep 600"
     )
-    product.machine.sh("touch /tmp/mended")
+    mended = f"{product.work(ticket)}/mended"
+    product.machine.sh(f"mkdir -p -m 700 $(dirname {mended}); touch {mended}")
     product.ctl("start", str(ticket))
-    product.machine.sh(f"rm /tmp/mended; kill -9 {product.main_pid(ticket)}")
+    product.machine.sh(f"rm {mended}; kill -9 {product.main_pid(ticket)}")
     product.wait_active(ticket, "failed")
     assert reconcile(product) == [(ticket, "drop")]
     assert reconcile(product) == []
@@ -114,7 +115,7 @@ def test_a_worker_that_cannot_stay_needs_input(product: Product) -> None:
     assert "exited with status 1" in told["why"]
     comments = sql(product, f"SELECT body FROM comments WHERE ticket_id = {ticket}")
     assert comments.startswith("worker dropped, awaiting reattach: ")
-    product.machine.sh("touch /tmp/mended")
+    product.machine.sh(f"touch {mended}")
     product.ctl("start", str(ticket))
     assert product.show(ticket)["status"] == "in_progress"
     assert reconcile(product) == []

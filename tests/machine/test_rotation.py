@@ -22,7 +22,7 @@ NOTICED_S = 5.0
 #: numbered lines as fast as the pane takes them, and at the end how many
 FLOOD = f"""
 import os, sys, time
-while not os.path.exists("/tmp/go"):
+while not os.path.exists("go"):
     time.sleep(0.1)
 count, end = 0, time.monotonic() + {FLOOD_S}
 while time.monotonic() < end:
@@ -79,7 +79,7 @@ def test_rotating_under_a_flood_loses_nothing(product: Product, drill: Drill) ->
     folder = f"{STATE}/tickets/{ticket}"
     sidecar = product.machine.sh(f"stat -c %i {folder}/sidecar.jsonl").stdout
     rotated = product.machine.sh(
-        "touch /tmp/go; export MC_LOGS_KEEP=200; SECONDS=0; n=0;"
+        f"touch {product.work(ticket)}/go; export MC_LOGS_KEEP=200; SECONDS=0; n=0;"
         f" while [ $SECONDS -lt {FLOOD_S} ]; do next=$((SECONDS + 1));"
         f" {PYTHON} -I -m orchestrator.rotate force || exit; n=$((n + 1));"
         " while [ $SECONDS -lt $next ]; do sleep 0.05; done; done; echo $n",

@@ -107,7 +107,7 @@ class Pane:
 
     def state(self) -> str:
         """What its state file says."""
-        path = self.sidecar_path.with_name("demo-state.json")
+        path = self.sidecar_path.parent / "agent/demo-state.json"
         if not path.exists():
             return ""
         state = json.loads(path.read_text())

@@ -33,6 +33,7 @@ def test_each_unit_is_documented(unit: str) -> None:
     "page",
     [
         "README.md",
+        "SECURITY.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),

@@ -216,7 +216,9 @@ def test_a_message_typed_in_the_pane(start: Callable[..., Pane]) -> None:
     }
     assert all(v["type"] != "stream_event" for v in stream)
     assert stat.S_IMODE((pane.work.paths.runtime / "control.sock").stat().st_mode) == 0o600
-    assert stat.S_IMODE((pane.work.paths.folder / "stream-state.json").stat().st_mode) == 0o600
+    assert (
+        stat.S_IMODE((pane.work.paths.agent_folder / "stream-state.json").stat().st_mode) == 0o600
+    )
 
 
 def test_the_first_prompt(start: Callable[..., Pane]) -> None:

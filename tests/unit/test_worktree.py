@@ -246,7 +246,7 @@ def test_setup_runs_once_where_it_is_seen(config: Config, database: Database, re
     ticket = code_ticket(database, repo)
     path = made(ours, database, ticket)
     paths = ours.ticket_paths(ticket.id)
-    paths.folder.mkdir(parents=True)
+    paths.agent_folder.mkdir(parents=True)
 
     def run(chosen: Config) -> tuple[int, str]:
         script = "\n".join([*setup_lines(chosen, paths), "echo agent"])

@@ -37,6 +37,9 @@ function fileItem(file) {
     file.omitted ? empty(`Not shown: ${file.omitted}`) : "", ...lines);
 }
 
+// What is used, and the ceiling where there is one.
+const most = (shown, ceiling, written = String) => (ceiling === null ? shown : `${shown} of at most ${written(ceiling)}`);
+
 const SHOW = {
   async timeline(ticket) {
     const { turns } = await get(`/api/ticket/${ticket}/timeline`);
@@ -63,8 +66,9 @@ const SHOW = {
     const unit = await get(`/api/ticket/${ticket}/unit`);
     const rows = {
       Unit: unit.unit, State: `${unit.active} (${unit.sub})${unit.result !== "success" ? `, ${unit.result}` : ""}`,
-      "Main PID": unit.main_pid || "–", Memory: bytes(unit.memory_bytes),
-      "CPU time": unit.cpu_s === null ? "–" : duration(unit.cpu_s), Tasks: unit.tasks ?? "–", Restarts: unit.restarts,
+      "Main PID": unit.main_pid || "–", Memory: most(bytes(unit.memory_bytes), unit.memory_max_bytes, bytes),
+      "CPU time": unit.cpu_s === null ? "–" : duration(unit.cpu_s), Tasks: most(unit.tasks ?? "–", unit.tasks_max),
+      "CPU weight": unit.cpu_weight ?? "–", Restarts: unit.restarts,
       Says: unit.status_text || "–",
     };
     return [el("dl", { className: "unit" }, ...Object.entries(rows).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]))];
