@@ -119,7 +119,7 @@ def test_a_full_disk_costs_no_backup(machine: Machine) -> None:
     assert len(backups(product)) == 2
 
 
-def old_postgres(layer: Layer) -> dict[Path, str]:
+def old_postgres(layer: Layer) -> dict[str | Path, str]:
     """Debian 12's PostgreSQL, to be shown to a machine with Debian 13: what is there to where."""
 
     def find(path: str) -> Path:
