@@ -125,7 +125,7 @@ def old_postgres(layer: Layer) -> dict[str | Path, str]:
     def find(path: str) -> Path:
         return next(p for folder in layer.lowerdirs() if (p := folder / path).exists())
 
-    binds = {find(f"usr/{kind}/postgresql/15"): f"/usr/{kind}/postgresql/15" for kind in ("lib", "share")}  # fmt: skip
+    binds: dict[str | Path, str] = {find(f"usr/{kind}/postgresql/15"): f"/usr/{kind}/postgresql/15" for kind in ("lib", "share")}  # fmt: skip
     for name in OLD_LIBRARIES:
         binds[find(f"{LIBRARIES}/{name}").resolve()] = f"/{LIBRARIES}/{name}"
     return binds

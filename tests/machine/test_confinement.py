@@ -59,6 +59,22 @@ def test_a_service_is_confined(product: Product, unit: str) -> None:
         assert "Read-only file system" in done.stderr, (folder, done)
 
 
+def test_what_runs_each_minute_is_confined_too(product: Product) -> None:
+    """The same for reconcile, which is too short to be looked at while it runs; and it does its work so."""
+    shown = product.machine.run(
+        ["systemd-analyze", "--user", "--no-pager", "security", "mc-reconcile.service"], check=False
+    )
+    match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown.stdout)
+    assert match, shown
+    assert float(match[1]) <= MAX_EXPOSURE, shown.stdout
+    ticket = product.new("to come back", "--driver", "demo", "--start")
+    product.systemctl("stop", "tmux-mc.service")
+    product.systemctl("start", "tmux-mc.service")
+    product.machine.sh("rm -r /tmp/tmux-$(id -u)")
+    product.systemctl("start", "mc-reconcile.service")
+    assert product.unit(ticket)["ActiveState"] == "active"
+
+
 def test_doctor_sees_what_is_not_in_force(product: Product) -> None:
     """All of it as installed; a drop-in that takes it away is named."""
     assert services(product)[0] == "ok", services(product)

@@ -27,7 +27,7 @@ IDENTITY = "git config --global user.email op@example.org; git config --global u
 @pytest.fixture(scope="module")
 def product(installed: Layer, module_machines: NewMachine) -> Product:
     """One machine for the tests of this module, with the host's Git LFS if it has one."""
-    binds = {Path(GIT_LFS): GIT_LFS} if Path(GIT_LFS).exists() else {}
+    binds: dict[str | Path, str] = {GIT_LFS: GIT_LFS} if Path(GIT_LFS).exists() else {}
     made = Product(module_machines(installed, binds=binds))
     made.machine.sh(f"{IDENTITY}; git config --global protocol.file.allow always")
     return made

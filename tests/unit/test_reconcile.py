@@ -19,7 +19,7 @@ from orchestrator.systemd import ListedUnit, ServiceFacts
 
 FACTS = ServiceFacts(
     main_pid=77, result="success", exit_status=0, status_text="", restarts=0, memory_bytes=None,
-    cpu_s=None, tasks=None,
+    cpu_s=None, tasks=None, memory_high_bytes=None, memory_max_bytes=None, tasks_max=None, cpu_weight=None,
 )  # fmt: skip
 ENDING = Ending(reason="it was stopped", crashed=False, at_rest=True)
 
