@@ -66,7 +66,7 @@ def test_each_message_once_in_order_and_no_dialog_answered(product: Product) -> 
         out = product.ctl("queue", str(ticket), "-n", "1000", "--json").stdout
         return {m["id"]: m["outcome"] for m in json.loads(out)}
 
-    while any(outcomes()[m] in {"queued", "sent"} for m in queued):
+    while {"queued", "sent"} & set(outcomes().values()):
         assert time.monotonic() < deadline, product.ctl(
             "queue", str(ticket), "-n", "1000"
         ).stdout + product.screen(ticket)
@@ -76,7 +76,8 @@ def test_each_message_once_in_order_and_no_dialog_answered(product: Product) -> 
         assert time.monotonic() < deadline
         answer_dialogs()
         time.sleep(0.2)
-    assert [outcomes()[m] for m in queued] == ["confirmed"] * MESSAGES
+    became = outcomes()
+    assert [became[m] for m in queued] == ["confirmed"] * MESSAGES
     heard = [p["prompt"].strip() for p in product.hooks(ticket, "UserPromptSubmit")]
     assert heard == ["begin", *texts]
     api = [json.loads(line).get("last") for line in product.read(API_LOG).splitlines()]
