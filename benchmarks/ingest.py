@@ -211,7 +211,7 @@ def write(
         "# Ingest", "",
         f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {version}, Python {platform.python_version()},"
         f" {os.cpu_count()} cores; {options.runs} runs of {options.lines} lines of {LINE_BYTES} bytes,"
-        f" fsync on; lines a second.", "",
+        f" fsync on, load average {os.getloadavg()[0]:.0f}; lines a second. Figures count as ratios.", "",
         "| what | median | min | max | of the floor |", "| --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     names = {
