@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[str, str]] = {
         "8b64ce43e3264b448a5509aa54c3c7b9",
         "what runs was brought in line with what should",
     ),
+    "pipe_stopped": ("b54042a457e94ca1b83b702ed46221c5", "the writer of a pane log does not write"),
     "rotated": ("a1438cad147c4b09aa6531a131afcfa4", "a pane log was rotated, or could not be"),
 }
 
