@@ -251,6 +251,7 @@ def test_what_only_looks_hostile_is_read() -> None:
     assert found.data == data
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none()
