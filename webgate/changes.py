@@ -26,6 +26,7 @@ from webgate.viewer import encode
 
 CHANNELS = ("mc_tickets", "mc_messages", "mc_events")
 POLL_S = 30.0  # behind NOTIFY, which is a hint as well
+CLOSE_S = 1.0  # it may be asking the database
 GATHER_S = 0.05  # a burst of events is told once
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 QUEUE_SHOWN = 10  # messages in the stream; the API has all
@@ -92,7 +93,7 @@ class Changes:
 
     def close(self) -> None:
         """Follows no longer."""
-        self._greenlet.kill()
+        self._greenlet.kill(timeout=CLOSE_S)
 
     def _follow(self) -> None:
         failures = 0

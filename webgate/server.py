@@ -6,6 +6,7 @@ what is auth.py's, what it does app.py's business.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -40,6 +41,8 @@ MAX_CONNECTIONS = MAX_STREAMS + 200  # past it the backlog waits
 MAX_DATABASE_CONNECTIONS = 16  # PostgreSQL has a hundred, for all
 MAX_HEADER_BYTES = 8 * 1024  # request line and headers
 IDLE_S = 65.0  # a connection that neither asks nor reads for so long is closed
+CLOSE_S = 1.0
+HUNG_S = 3.0  # beyond that: we are stuck
 STOP_S = 5.0  # for requests that run when we are asked to end
 
 
@@ -218,8 +221,11 @@ def serve() -> None:
     notify("READY=1", f"STATUS=Listening, {settings.gateway_url}")
     stopping.wait()
     notify("STOPPING=1")
+    # What would hold us up for longer is told, with its place, and does not.
+    faulthandler.dump_traceback_later(STOP_S + HUNG_S, exit=True)
     changes.close()
     streams.close()
     server.stop(timeout=STOP_S)
-    tmux.close()
+    # Its client ends with its socket anyway; a look at a pane may hold it for seconds yet.
+    gevent.with_timeout(CLOSE_S, tmux.close, timeout_value=None)
     database.close()
