@@ -213,7 +213,8 @@ def _into_new_cluster(
         cluster.rename(aside)
     fresh.rename(cluster)
     postgres.relink(config, release)
-    manager.reset_failed(UNIT)
+    if manager.unit(UNIT).active == "failed":
+        manager.reset_failed(UNIT)
     manager.start(UNIT)
     return Restored(kept=aside, unconfirmed=done.unconfirmed, migrations=done.migrations)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -131,11 +132,15 @@ def test_twenty_starts_at_once_are_ten_worktrees(product: Product) -> None:
     assert sorted(statuses) == ["0"] * 10 + ["5"] * 10, said
     assert said.count("10 of 10 worktrees are in use. Idle the longest: ticket ") == 10
     assert len(product.machine.sh(f"ls {HOME}/rush/wt").stdout.split()) == 10
-    running = [
-        t for t in json.loads(product.ctl("list", "--json").stdout) if t["status"] == "in_progress"
-    ]
-    waiting = [t for t in json.loads(product.ctl("list", "--json").stdout) if t["status"] == "open"]
-    assert (len(running), len(waiting)) == (10, 10)
+
+    def of_status(status: str) -> list[dict[str, Any]]:
+        listed = json.loads(product.ctl("list", "--json").stdout)
+        return [t for t in listed if t["status"] == status]
+
+    # the row is written a moment after the unit is up
+    product.machine.wait_for(lambda: len(of_status("in_progress")) == 10, what="ten rows")
+    running, waiting = of_status("in_progress"), of_status("open")
+    assert len(waiting) == 10
     product.ctl("close", str(running[0]["id"]))
     product.ctl("start", str(waiting[0]["id"]))
     assert product.ctl("start", str(waiting[1]["id"]), check=False).returncode == 5
