@@ -44,6 +44,7 @@ class DriverTable:
     box: str = ""  #: what the row of the input box begins with; empty: it is not looked into
     commands: str = ""  #: characters that make a message a command when it begins with one
     multiline: bool = True  #: it takes several lines in one paste
+    writable: tuple[str, ...] = ()  #: what the agent writes beside its work, when it is isolated
     interrupt: str = "escape"  #: the key that breaks off a turn: escape or ctrl-c
 
 
@@ -107,6 +108,11 @@ def _check(where: str, table: DriverTable) -> None:
             raise ConfigError(
                 f"{where}.{key} is empty: nobody could tell when to send a message.",
                 hint="Give a pattern that is on the agent's screen then.",
+            )
+    for path in table.writable:
+        if not path.startswith(("/", "~/")) or ".." in path.split("/"):
+            raise ConfigError(
+                f"{where}.writable: {path!r} is no absolute path.", hint='Write ["~/.codex"].'
             )
     if table.interrupt not in {"escape", "ctrl-c"}:
         raise ConfigError(f"{where}.interrupt is escape or ctrl-c.")

@@ -76,7 +76,7 @@ class TableDriver(Pasted):
         """See Driver."""
         values: dict[str, object] = {
             "ticket": work.ticket, "prompt": work.prompt, "session_id": work.session_id,
-            "cwd": str(work.cwd), "folder": str(work.paths.folder),
+            "cwd": str(work.cwd), "folder": str(work.paths.agent_folder),
             "home": work.environ.get("HOME", ""),
         }  # fmt: skip
         argv = self._words("command", values)
@@ -102,6 +102,7 @@ class TableDriver(Pasted):
             resumed=resumed,
             status=f"{self.name}, conversation {work.session_id}",
             first_message="" if in_argv else prompt,
+            writable=tuple(Path(path).expanduser() for path in self._table.writable),
         )
 
     def turn_state(self, work: Work, pid: int) -> str | None:

@@ -111,6 +111,7 @@ def test_limits_are_there_and_shown(product: Product) -> None:
     assert "of at most 4096" in product.ctl("show", str(ticket)).stdout
 
 
+@pytest.mark.fault(11)
 def test_one_ticket_does_not_take_the_machine(product: Product) -> None:
     """A fork bomb and an allocation of 64 GB reach neither the gateway nor the next ticket."""
     controllers = product.read(

@@ -48,7 +48,7 @@ def product(module_machine: Machine) -> Product:
 
 def log(product: Product, ticket: int) -> list[dict[str, Any]]:
     """What the agent noted."""
-    text = product.read(f"{HOME}/.local/state/mission-control/tickets/{ticket}/scripted.log")
+    text = product.read(f"{HOME}/.local/state/mission-control/tickets/{ticket}/agent/scripted.log")
     return [json.loads(line) for line in text.splitlines()]
 
 

@@ -45,7 +45,7 @@ def load(tmp_path: Path, text: str = TABLE) -> Config:
 def work_of(config: Config, prompt: str = "hello") -> Work:
     """Ticket 7, in a folder of its own."""
     paths = config.ticket_paths(7)
-    paths.folder.mkdir(parents=True, exist_ok=True)
+    paths.agent_folder.mkdir(parents=True, exist_ok=True)
     return Work(
         ticket=7, prompt=prompt, session_id=SESSION, command=(), cwd=Path("/tmp"), paths=paths,
         config=config, environ={"PATH": "/usr/bin:/bin", "HOME": "/home/op"},
@@ -158,7 +158,7 @@ def test_it_goes_on_only_with_what_is_there(tmp_path: Path) -> None:
     work = work_of(config)
     sidecar.append(work.paths.sidecar_path, "WorkerStart", {"session_id": SESSION})
     assert not mine(config).prepare(work).resumed
-    (work.paths.folder / "history.md").write_text("said\n")
+    (work.paths.agent_folder / "history.md").write_text("said\n")
     assert mine(config).prepare(work).resumed
 
 
