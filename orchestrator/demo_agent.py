@@ -109,6 +109,7 @@ class Agent:
                 self._read()
             elif not ready and self._keys.unfinished:
                 self._press(self._keys.flush())
+            self._log.say_again()
             if self._exit is None:
                 self._advance()
         if self._reason:
@@ -120,6 +121,8 @@ class Agent:
         waits = [ESC_WAIT_S] if self._keys.unfinished else []
         if self._turn and not self._turn.asked:
             waits.append(min(TICK_S, max(0.0, self._turn.due - time.monotonic())))
+        if self._log.unsaid:
+            waits.append(TICK_S)
         if self._leave_until:
             waits.append(max(0.0, self._leave_until - time.monotonic()))
         return min(waits, default=None)

@@ -71,6 +71,7 @@ class Log:
         self._sidecar_path = sidecar_path
         self._conversation = conversation
         self._state_path = ensure_agent_folder(sidecar_path) / "demo-state.json"
+        self.unsaid = ""  #: a state that could not be written
         self._prompt_id = ""
         self._turns = 0
         self._said_chars = 0
@@ -125,12 +126,19 @@ class Log:
         )
 
     def state(self, status: str) -> None:
-        """Idle, busy or waiting; whole at any moment."""
+        """Idle, busy or waiting; whole at any moment. What a full disk refuses, `say_again` says later."""
         draft = self._state_path.with_suffix(f".{os.getpid()}")
+        self.unsaid = status
         with contextlib.suppress(OSError):
             draft.touch(mode=0o600)
             draft.write_text(json.dumps({"pid": os.getpid(), "status": status}), encoding="utf-8")
             draft.replace(self._state_path)
+            self.unsaid = ""
+
+    def say_again(self) -> None:
+        """Tries once more to say the state that could not be said."""
+        if self.unsaid:
+            self.state(self.unsaid)
 
     def gone(self) -> None:
         """The state file goes with the process, unless that crashes."""

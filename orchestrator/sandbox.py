@@ -52,9 +52,11 @@ def scene_of(database: Database, work: Work, launch: Launch) -> Scene:
     for folder in (cache, *shared):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = worktrees.of_ticket(database, work.ticket) if work.repo else None
+    credentials = work.environ.get("CREDENTIALS_DIRECTORY")  # of a LoadCredential= in a drop-in
     return Scene(
         config=config, paths=paths, cwd=work.cwd, home=home, cache=cache,
         network=config.isolation.network, writable=launch.writable,
+        readable=(Path(credentials),) if credentials else (),
         hidden=_others(database, work),
         git=isolation_git.rules(work.repo, work.cwd, place.branch) if work.repo and place else (),
     )  # fmt: skip

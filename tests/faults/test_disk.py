@@ -76,7 +76,7 @@ def test_nothing_acknowledged_is_lost_on_a_full_disk(product: Product, drill: Dr
     assert refused, "the disk was never full"
     product.machine.wait_for(
         lambda: all(m["outcome"] not in {"queued", "sent"} for m in _queue(product, ticket)),
-        what="all are delivered", timeout=600, every=1,
+        what="all are delivered", timeout=120, every=1,
     )  # fmt: skip
     said = [p["prompt"].strip() for p in product.hooks(ticket, "UserPromptSubmit")]
     drill.doubled = sum(said.count(text.strip()) > 1 for text in acknowledged)

@@ -274,6 +274,23 @@ def test_where_bubblewrap_does_not_work(product: Product) -> None:
         product.machine.run(["mv", "/usr/bin/bwrap.away", "/usr/bin/bwrap"], user="root")
 
 
+def test_a_credential_of_its_unit_can_be_read(product: Product) -> None:
+    """LoadCredential= in a drop-in, as SECURITY.md says: there inside, and nowhere else in /run."""
+    folder = f"{HOME}/.config/systemd/user/ticket@.service.d"
+    product.machine.sh(f"umask 077; echo open-sesame > {HOME}/.api-key; mkdir -p {folder}")
+    text = f"[Service]\nLoadCredential=api:{HOME}/.api-key\n"
+    product.machine.run(["sh", "-c", f"cat > {folder}/key.conf"], input=text)
+    try:
+        product.systemctl("daemon-reload")
+        inside = Inside(product)
+        done = inside.run("cat $CREDENTIALS_DIRECTORY/api; ls /run/user/*/ | grep -v credentials")
+        assert done.stdout.split()[0] == "open-sesame", done.stdout
+        assert "bus" not in done.stdout
+    finally:
+        product.machine.sh(f"rm {folder}/key.conf")
+        product.systemctl("daemon-reload")
+
+
 def test_the_terminal_is_one(product: Product) -> None:
     """Job control, and the size that the pane has."""
     ticket = product.new("shell", "--driver", "command", "--", "bash", "--norc", "-i")
