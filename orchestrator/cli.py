@@ -19,6 +19,7 @@ import click
 
 from orchestrator import config as configuration
 from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
+from orchestrator.cli_config import COMMANDS as CONFIG
 from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_declare import COMMANDS as DECLARE
 from orchestrator.cli_reconcile import reconcile
@@ -438,5 +439,5 @@ def _age(then: datetime) -> str:
     return f"{seconds} s"
 
 
-for _command in (*TALK, *WORK, *DATA, *DECLARE, reconcile):
+for _command in (*TALK, *WORK, *DATA, *DECLARE, *CONFIG, reconcile):
     main.add_command(_command)

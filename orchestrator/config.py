@@ -1,24 +1,29 @@
 """Defaults, TOML and environment: every setting and every path of the product.
 
 Read once by each entry point with `load()`; everything else gets the frozen `Config`. The file is
-`$XDG_CONFIG_HOME/mission-control/config.toml`; each key also stands as `MC_<TABLE>_<KEY>` in the
-environment, which wins; `[drivers.NAME]` tables (`driver_tables.py`) stand in the file alone. Out of
-scope: what a ticket itself says (store) and what a unit says (units/ and its drop-ins).
+`$XDG_CONFIG_HOME/mission-control/config.toml`, and over it `conf.d/*.toml` beside it; each key also
+stands as `MC_<TABLE>_<KEY>` in the environment, which wins; `[drivers.NAME]` tables
+(`driver_tables.py`) stand in files alone. The comment of a key here is its line in
+docs/configuration.md and the man page. Out of scope: what a ticket itself says (store) and what a unit
+says (units/ and its drop-ins).
 """
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from orchestrator import config_file
 from orchestrator.driver_tables import DriverTable, refuse_unknown, tables_from
 from orchestrator.errors import ConfigError, InvalidInput
 
+T = TypeVar("T")
 APP = "mission-control"
 MAX_TICKET = 999_999_999
 AGENT_FOLDER = "agent"  # beside a ticket's sidecar
@@ -35,6 +40,12 @@ _LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 _NUMERIC = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
 _URL = re.compile(r"https?://[!-.0-~]+(/[!-~]+)*/?", re.ASCII)
 _TOKEN = re.compile(r"[!-~]*", re.ASCII)
+# in a URL, and in a DSN with or without quotes
+_PASSWORD = re.compile(
+    r"((?<=://)[^:/@?\s]*:)[^@/]*(?=@)|(\bpassword\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s&]+)",
+    re.IGNORECASE,
+)
+HIDDEN = "(hidden)"
 MAX_SOCKET_PATH = 100  # sockaddr_un holds 108 bytes
 _SOCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
@@ -129,14 +140,14 @@ class Gateway:
 class Tmux:
     """`[tmux]`: the one server that holds every session."""
 
-    socket: str = "default"  #: as in `tmux -L`; "default" is what plain `tmux attach` uses
+    socket: str = "default"  #: as in `tmux -L`; this one is what plain `tmux attach` uses
     columns: int = 160  #: of a new session, until somebody attaches
-    rows: int = 48
+    rows: int = 48  #: the same
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`[database]`."""
+    """`[database]`: where it is."""
 
     url: str = ""  #: libpq URL or DSN; empty means the embedded cluster
 
@@ -146,7 +157,7 @@ class Worktree:
     """`[worktree]`: where a code ticket works. `{id}` is the ticket's number."""
 
     path: str = "../wt/ticket-{id}"  #: from the repository's top folder
-    branch: str = "ticket-{id}"
+    branch: str = "ticket-{id}"  #: made with it, and kept
     setup: str = ""  #: a shell command, run in a fresh worktree before the agent, in its pane
     max_active: int = 10  #: worktrees at once; the next start asks to close one
     #: names of ignored files and folders that can be made again, and are not kept on close
@@ -170,15 +181,15 @@ class Backup:
     """`[backup]`: of the embedded database, each night."""
 
     folder: str = ""  #: empty: backups/ beside the tickets' own files
-    keep: int = 7
+    keep: int = 7  #: one a night
 
 
 @dataclass(frozen=True, slots=True)
 class Logs:
     """`[logs]`: pane logs, rotated daily."""
 
-    keep: int = 7
-    compress: bool = True
+    keep: int = 7  #: days of pane logs, beside the one that is written
+    compress: bool = True  #: those of the days before
     warn_mb: int = 1024  #: of one pane log: the heartbeat warns
 
 
@@ -188,7 +199,7 @@ class Heartbeat:
 
     stuck_minutes: int = 30  #: busy without a sign of life
     queue_minutes: int = 15  #: a message that nobody took
-    disk_free_mb: int = 1024
+    disk_free_mb: int = 1024  #: less than that where the state is
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,40 +349,87 @@ def share_path(*parts: str) -> Path:
     return root.joinpath(*parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key: what is in force, and who said so."""
+
+    table: str
+    key: str
+    value: object
+    source: str  #: default, `file:line:column`, or `$MC_…`
+
+    @property
+    def shown(self) -> object:
+        """The value, for eyes: without passwords and tokens."""
+        if isinstance(self.value, str) and self.value:
+            if self.key.endswith("token"):
+                return HIDDEN
+            return _PASSWORD.sub(lambda m: f"{m[1] or m[2]}{HIDDEN}", self.value)
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All that was read. With problems, what they are about has its default here."""
+
+    config: Config
+    settings: tuple[Setting, ...]  #: in the order of the reference; [drivers.NAME] not among them
+    files: tuple[Path, ...]  #: those that were there
+    problems: tuple[ConfigError, ...]  #: each with file, line and column
+    notes: tuple[str, ...]  #: what is probably meant otherwise
+
+
 def load(environ: Mapping[str, str] | None = None) -> Config:
-    """Reads the file and the environment.
+    """Reads the files and the environment.
 
     Raises:
-        ConfigError: with file, key and what to write instead.
+        ConfigError: with file, line, key and what to write instead.
     """
+    found = resolve(environ)
+    if len(found.problems) > 1:
+        first, more = found.problems[0], len(found.problems) - 1
+        raise ConfigError(
+            first.message, hint=f"{first.hint} {more} more: ticketctl config check".strip()
+        )
+    if found.problems:
+        raise found.problems[0]
+    return found.config
+
+
+def resolve(environ: Mapping[str, str] | None = None) -> Resolved:
+    """Reads the files and the environment, and what is wrong in them, all of it."""
     env = os.environ if environ is None else environ
     home = Path(env.get("HOME") or Path.home())
     config_dir = Path(env.get("XDG_CONFIG_HOME") or home / ".config") / APP
     runtime = env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    path = config_dir / "config.toml"
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raw = {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}.", hint="Mend that line, or remove the file.") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-    refuse_unknown(path, "table", set(raw), {*_TABLES, "drivers"})
+    reading = _Reading()
+    for path in reading.guarded(lambda: config_file.files_of(config_dir)) or ():
+        reading.guarded(lambda path=path: reading.take(config_file.read(path)))  # type: ignore[misc]
+    reading.take_environment(env)
     config = Config(
-        **{name: _table(path, name, raw.get(name, {}), env) for name in _TABLES},  # type: ignore[arg-type]
-        drivers=tables_from(path, raw.get("drivers", {})),
+        **{name: kind(**reading.values[name]) for name, kind in TABLES.items()},
+        drivers=reading.guarded(lambda: tables_from(reading.where, reading.drivers)) or {},
         config_dir=config_dir,
         state_dir=Path(env.get("XDG_STATE_HOME") or home / ".local/state") / APP,
         # The units say %h/.local/share in so many words, whatever XDG_DATA_HOME is.
         data_dir=home / ".local/share" / APP,
         runtime_dir=Path(runtime) / APP,
     )
-    _check(config)
-    return config
+    for check in (_check_gateway, _check_notify, _check_isolation, _check_names, _check_numbers,
+                  _check_folders):  # fmt: skip
+        reading.guarded(lambda check=check: check(config))  # type: ignore[misc]
+    settings = tuple(
+        Setting(name, spec.name, getattr(getattr(config, name), spec.name),
+                reading.sources.get((name, spec.name), "default"))
+        for name, kind in TABLES.items() for spec in fields(kind)
+    )  # fmt: skip
+    return Resolved(
+        config, settings, tuple(reading.files), tuple(reading.problems), tuple(reading.notes)
+    )
 
 
-_TABLES: dict[str, type] = {
+#: every table but [drivers.NAME], in the order of the reference
+TABLES: dict[str, type] = {
     "gateway": Gateway,
     "tmux": Tmux,
     "database": Database,
@@ -388,28 +446,106 @@ _TABLES: dict[str, type] = {
 }
 
 
-def _table(path: Path, name: str, raw: object, env: Mapping[str, str]) -> object:
-    kind = _TABLES[name]
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: {name} is a table.", hint=f"Write [{name}].")
-    known = {f.name: f for f in fields(kind)}
-    refuse_unknown(path, f"key of [{name}]", set(raw), set(known))
-    values: dict[str, Any] = {}
-    for key, spec in known.items():
-        default = spec.default
-        where = f"{path}: {name}.{key}"
-        variable = f"MC_{name}_{key}".upper()
-        value: object = raw.get(key, default)
-        if variable in env:
-            where, value = f"${variable}", _from_text(env[variable], default)
+class _Reading:
+    """What was read up to now: later files and the environment lay theirs over it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
+        self.sources: dict[tuple[str, ...], str] = {}
+        self.drivers: dict[str, Any] = {}
+        self.files: list[Path] = []
+        self.problems: list[ConfigError] = []
+        self.notes: list[str] = []
+
+    def guarded(self, act: Callable[[], T]) -> T | None:
+        """What `act` returns; a mistake is noted, and said with its place."""
+        try:
+            return act()
+        except ConfigError as error:
+            # A check's sentence begins with its key.
+            key = tuple(error.message.partition(" ")[0].rstrip(":").split("."))
+            place = f"{self.sources[key]}: " if key in self.sources else ""
+            self.problems.append(ConfigError(place + error.message, hint=error.hint))
+        return None
+
+    def where(self, *key: str) -> str:
+        """The place of a key of [drivers] that was taken, with its name."""
+        places = (self.sources.get(key[:length]) for length in range(len(key), 0, -1))
+        place = next((p for p in places if p), "")
+        return f"{place}: {'.'.join(key)}" if place else ".".join(key)
+
+    def take(self, file: config_file.File | None) -> None:
+        """Lays a file over what was read before; what is wrong in it is left out."""
+        if file is None:
+            return
+        self.files.append(file.path)
+        for name, raw in file.raw.items():
+            where = file.where(name)
+            if name == "drivers" and isinstance(raw, Mapping):
+                self._take_drivers(file, raw)
+            elif name not in TABLES and name != "drivers":
+                self.guarded(lambda name=name, where=where: refuse_unknown(  # type: ignore[misc]
+                    where, "table", {name}, {*TABLES, "drivers"}))  # fmt: skip
+            elif not isinstance(raw, Mapping):
+                hint = "Write [drivers.NAME]." if name == "drivers" else f"Write [{name}]."
+                self.problems.append(ConfigError(f"{where}: {name} is a table.", hint=hint))
+            else:
+                known = {f.name for f in fields(TABLES[name])}
+                for key, value in raw.items():
+                    at = file.where(name, key)
+                    self.guarded(lambda key=key, at=at, name=name, known=known: refuse_unknown(  # type: ignore[misc]
+                        at, f"key of [{name}]", {key}, known))  # fmt: skip
+                    if key in known:
+                        self._take_value(name, key, value, at, f"{at}: {name}.{key}")
+
+    def _take_drivers(self, file: config_file.File, raw: Mapping[str, Any]) -> None:
+        for key in file.places:
+            if key[0] == "drivers":
+                self.sources[key] = file.where(*key)
+        for name, table in raw.items():
+            there = self.drivers.get(name)
+            both = isinstance(table, Mapping) and isinstance(there, Mapping)
+            self.drivers[name] = {**(there or {}), **table} if both else table
+
+    def take_environment(self, env: Mapping[str, str]) -> None:
+        """Lays `MC_<TABLE>_<KEY>` over the files."""
+        known = {
+            f"MC_{name}_{spec.name}".upper(): (name, spec.name, spec.default)
+            for name, kind in TABLES.items() for spec in fields(kind)
+        }  # fmt: skip
+        for variable in sorted(known.keys() & env.keys()):
+            name, key, default = known[variable]
+            value = _from_text(env[variable], default)
+            self._take_value(name, key, value, f"${variable}", f"${variable}")
+        tables = tuple(f"MC_{name}_".upper() for name in TABLES)
+        for variable in sorted(env.keys() - known.keys()):
+            if variable.startswith(tables):
+                near = difflib.get_close_matches(variable, known, n=1)
+                meant = f" Did you mean ${near[0]}?" if near else ""
+                self.notes.append(f"${variable} is no key, and does nothing.{meant}")
+
+    def _take_value(self, table: str, key: str, value: object, source: str, where: str) -> None:
+        default = next(f.default for f in fields(TABLES[table]) if f.name == key)
+        said = f"{value!r:.60}"
         if isinstance(default, tuple):
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-                raise ConfigError(f"{where} is a list of strings.")
+                hint = f'Write {key} = ["…"].'
+                self.problems.append(ConfigError(f"{where} is a list of strings.", hint=hint))
+                return
             value = tuple(value)
         elif type(value) is not type(default):
-            raise ConfigError(f"{where} is {_ARTICLE[type(default)]}, as in {default!r}.")
-        values[key] = value
-    return kind(**values)
+            what = f"{where} is {_ARTICLE[type(default)]}, as in {as_toml(default)}."
+            self.problems.append(ConfigError(what, hint=f"It says {said}, of another type."))
+            return
+        self.values[table][key] = value
+        self.sources[(table, key)] = source
+
+
+def as_toml(value: object) -> str:
+    """A default as it would be written."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, ensure_ascii=False)
 
 
 _ARTICLE = {str: "a string", int: "a whole number", bool: "true or false"}
@@ -444,7 +580,8 @@ def _address(text: str) -> tuple[str, int] | Path:
     return host.strip("[]"), int(port)
 
 
-def _check_gateway(gateway: Gateway) -> None:
+def _check_gateway(config: Config) -> None:
+    gateway = config.gateway
     address = _address(gateway.listen)
     if gateway.origin and not _ORIGIN.fullmatch(gateway.origin):
         raise ConfigError(
@@ -464,7 +601,8 @@ def is_loopback(host: str) -> bool:
     return host in {"127.0.0.1", "::1", "localhost"}
 
 
-def _check_notify(notify: Notify) -> None:
+def _check_notify(config: Config) -> None:
+    notify = config.notify
     if notify.ntfy_url and not _URL.fullmatch(notify.ntfy_url):
         raise ConfigError(
             "notify.ntfy_url is no address of a topic.", hint="Write https://ntfy.sh/my-topic."
@@ -477,7 +615,8 @@ def _check_notify(notify: Notify) -> None:
         raise ConfigError("notify.after_s is out of range.", hint="Seconds, up to a day.")
 
 
-def _check_isolation(isolation: Isolation) -> None:
+def _check_isolation(config: Config) -> None:
+    isolation = config.isolation
     for key, value, known in (
         ("mode", isolation.mode, ISOLATION_MODES),
         ("network", isolation.network, NETWORKS),
@@ -496,10 +635,7 @@ def _check_isolation(isolation: Isolation) -> None:
                 )
 
 
-def _check(config: Config) -> None:
-    _check_gateway(config.gateway)
-    _check_notify(config.notify)
-    _check_isolation(config.isolation)
+def _check_names(config: Config) -> None:
     if not _SOCKET_NAME.fullmatch(config.tmux.socket):
         raise ConfigError(
             f"tmux.socket: {config.tmux.socket!r} is no socket name.",
@@ -516,6 +652,9 @@ def _check(config: Config) -> None:
             f"worktree.branch: {config.worktree.branch!r} is no name of a branch.",
             hint="Letters, digits and ._/- as in ticket-{id}.",
         )
+
+
+def _check_numbers(config: Config) -> None:
     for name, number in (
         ("worktree.max_active", config.worktree.max_active), ("logs.keep", config.logs.keep),
         ("archive.max_files_mb", config.archive.max_files_mb),
@@ -523,6 +662,9 @@ def _check(config: Config) -> None:
     ):  # fmt: skip
         if not 1 <= number <= 1_000_000:
             raise ConfigError(f"{name}: {number} is out of range.", hint="1 or more.")
+
+
+def _check_folders(config: Config) -> None:
     for path in (config.state_dir, config.runtime_dir):
         if not path.is_absolute() or not _PLAIN_PATH.fullmatch(str(path)):
             raise ConfigError(

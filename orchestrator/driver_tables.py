@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError
@@ -21,12 +20,16 @@ BUILT_IN = ("claude", "claude_stream", "command", "demo", "oneshot")
 MAX_TABLES = 50
 MAX_WORDS = 100  # of a list in a table
 MAX_WORD_CHARS = 2000
+Where = Callable[..., str]  #: of the parts of a key
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverTable:
-    """One agent. `command`, `first`, `resume`, `prompt` and `conversation` are jinja2 templates."""
+    """`[drivers.NAME]`: an agent that is not built in.
+
+    `command`, `first`, `resume`, `prompt` and `conversation` are jinja2 templates.
+    """
 
     name: str
     command: tuple[str, ...]  #: program and arguments, a template each; no shell
@@ -48,20 +51,23 @@ class DriverTable:
     interrupt: str = "escape"  #: the key that breaks off a turn: escape or ctrl-c
 
 
-def tables_from(path: Path, raw: object) -> dict[str, DriverTable]:
-    """The `drivers` table of a config.toml.
+def tables_from(where: Where, raw: Mapping[str, Any]) -> dict[str, DriverTable]:
+    """The `drivers` tables of the configuration.
+
+    Args:
+        where: the place of a key and its name, for the sentence of an error.
+        raw: by name; what is in each is checked here.
 
     Raises:
         ConfigError: with file, key and what to write instead.
     """
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{path}: drivers is a table.", hint="Write [drivers.NAME].")
     if len(raw) > MAX_TABLES:
-        raise ConfigError(f"{path}: more than {MAX_TABLES} tables in [drivers].")
-    return {name: _table(f"{path}: drivers.{name}", name, value) for name, value in raw.items()}
+        raise ConfigError(f"{where('drivers')}: more than {MAX_TABLES} tables in [drivers].")
+    return {name: _table(where, name, value) for name, value in raw.items()}
 
 
-def _table(where: str, name: str, raw: object) -> DriverTable:
+def _table(place: Where, name: str, raw: object) -> DriverTable:
+    where = place("drivers", name)
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{where}: that is no name of a driver.",
@@ -72,11 +78,12 @@ def _table(where: str, name: str, raw: object) -> DriverTable:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where} is a table.", hint=f"Write [drivers.{name}].")
     known = {f.name: f for f in fields(DriverTable) if f.name != "name"}
-    refuse_unknown(where, f"key of [drivers.{name}]", set(raw), set(known))
+    for key in sorted(raw):
+        refuse_unknown(place("drivers", name, key), f"key of [drivers.{name}]", {key}, set(known))
     values: dict[str, Any] = {}
     for key, spec in known.items():
         if key in raw:
-            values[key] = _value(f"{where}.{key}", raw[key], spec.type)
+            values[key] = _value(place("drivers", name, key), raw[key], spec.type)
         elif spec.default is MISSING:
             raise ConfigError(f"{where}.{key} is missing.", hint="docs/drivers.md has an example.")
     table = DriverTable(name=name, **values)

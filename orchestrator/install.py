@@ -292,7 +292,8 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
     )
     program, ran = Path(sys.prefix) / "source.sha256", config.data_dir / "running.sha256"
     now = _bytes(program).strip() + b" "
-    now += hashlib.sha256(_bytes(config.config_dir / "config.toml")).hexdigest().encode()
+    settings = b"".join(_bytes(path) for path in configuration.resolve().files)
+    now += hashlib.sha256(settings).hexdigest().encode()
 
     def restart() -> None:
         for unit in SERVICES:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import config as configuration
+from orchestrator import config_file
+from orchestrator.cli_config import COMMANDS as CONFIG
 from orchestrator.errors import ConfigError, InvalidInput
 
 HOSTILE = [
@@ -127,7 +135,7 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ('[tmux]\nsocket = "a b"\n', "no socket name"),
         ('[tmux]\ncolumns = "80"\n', "a whole number"),
         ("[tmux]\ncolumns = true\n", "a whole number"),
-        ("[tmux\n", "line 1"),
+        ("[tmux\n", "config.toml:1:6: "),
         ("tmux = 3\n", "is a table"),
         ('[claude]\nargs = "x"\n', "a list of strings"),
     ],
@@ -167,3 +175,146 @@ def test_a_home_that_tmux_would_expand_is_refused(tmp_path: Path) -> None:
         home.mkdir()
         with pytest.raises(ConfigError):
             load(home)
+
+
+PLACED = [
+    ("[tmux]\n  socket = 3\n", "config.toml:2:3: tmux.socket is a string"),
+    ('[tmux]\n\n\ncolums = 3 # "x" = 1\n', "config.toml:4:1: 'colums' is no key of [tmux]"),
+    ("# a\n[gatway]\n", "config.toml:2:2: 'gatway' is no table"),
+    ("[gatway.x]\n", "config.toml:1:2: 'gatway' is no table"),
+    ('tmux = { rows = 1, socket = "a b" }\n', "config.toml:1:20: tmux.socket"),
+    ('tmux . "rows" = "x"\n', "config.toml:1:8: tmux.rows is a whole number"),
+    ('[worktree]\nsetup = """\npath = 1\n"""\npath = 1\n', "config.toml:5:1: worktree.path"),
+    ('[claude]\nargs = ["a]", # ]\n  "b",\n]\ncommand = 1\n', "config.toml:5:1: claude.command"),
+    ('[notify]\nntfy_url = "x"\n', "config.toml:2:1: notify.ntfy_url is no address"),
+    ("[logs]\nkeep = 0\n", "config.toml:2:1: logs.keep: 0 is out of range"),
+    ('[gateway]\nlisten = "x"\n', "config.toml:2:1: gateway.listen: 'x' has no port"),
+    ('[drivers.a]\ncommand = ["a"]\nready = "x"\n', "config.toml:3:1: drivers.a.ready is a list"),
+    ("\n[drivers.a]\n", "config.toml:2:10: drivers.a.command is missing"),
+    ('[drivers.a]\nredy = ["x"]\n', "config.toml:2:1: drivers.a.redy: 'redy' is no key"),
+    ("drivers = 3\n", "config.toml:1:1: drivers is a table"),
+    ("[tmux]\nrows = \n", "config.toml:2:8: Invalid value"),
+    ("[tmux]\r\n\r\nrows = true\r\n", "config.toml:3:1: tmux.rows"),
+    ('[tmux]\nrows = """', "config.toml:2:11: "),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), PLACED)
+def test_a_mistake_has_line_and_column(tmp_path: Path, text: str, said: str) -> None:
+    """Of syntax, of types, of names and of values: file:line:column begins the sentence."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert f"{tmp_path}/.config/mission-control/{said}" in caught.value.message
+
+
+@given(st.text(alphabet="ab[]{}=.,\"'#\\\n 1", max_size=40))
+def test_whatever_is_toml_has_its_keys_found(text: str) -> None:
+    """Where tomllib reads a text, each of its keys has a place, and it stands there."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    found = config_file._Scan(text).keys
+
+    def keys(table: dict[str, Any], above: config_file.Key = ()) -> Iterator[config_file.Key]:
+        for key, value in table.items():
+            yield (*above, key)
+            for inner in value if isinstance(value, list) else [value]:
+                if isinstance(inner, dict):
+                    yield from keys(inner, (*above, key))
+
+    assert set(keys(raw)) == set(found)
+    for key, at in found.items():
+        assert text[at:].startswith((key[-1], '"', "'")), key
+
+
+def test_not_utf8_is_said_with_its_place(tmp_path: Path) -> None:
+    """A file in Latin-1 names the first byte that is not UTF-8."""
+    load(tmp_path)
+    path = tmp_path / ".config/mission-control/config.toml"
+    path.write_bytes(b"[tmux]\n# \xe4\n")
+    with pytest.raises(ConfigError, match=r"config\.toml:2:3: that is not UTF-8"):
+        load(tmp_path)
+
+
+def drop_in(tmp_path: Path, name: str, text: str) -> None:
+    """A file in conf.d."""
+    folder = tmp_path / ".config/mission-control/conf.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_drop_ins_are_laid_over_the_file_by_name(tmp_path: Path) -> None:
+    """Key by key, in lexical order; other names than *.toml are not read; the environment wins."""
+    drop_in(tmp_path, "20.toml", '[tmux]\ncolumns = 20\n[drivers.a]\nbusy = ["b"]\n')
+    drop_in(tmp_path, "10.toml", "[tmux]\ncolumns = 10\nrows = 10\n")
+    drop_in(tmp_path, "30.toml~", "nonsense")
+    drop_in(tmp_path, ".30.toml", "nonsense")
+    text = '[tmux]\nsocket = "file"\nrows = 1\n[drivers.a]\ncommand = ["x"]\nready = ["r"]\n'
+    config = load(tmp_path, text, MC_TMUX_ROWS="99")
+    assert (config.tmux.socket, config.tmux.columns, config.tmux.rows) == ("file", 20, 99)
+    assert (config.drivers["a"].command, config.drivers["a"].busy) == (("x",), ("b",))
+
+
+def test_a_mistake_in_a_drop_in_is_one_although_it_is_laid_over(tmp_path: Path) -> None:
+    """Each file has to be right by itself, and is named."""
+    drop_in(tmp_path, "10.toml", "[tmux]\nrows = true\n")
+    drop_in(tmp_path, "20.toml", "[tmux]\nrows = 3\n")
+    with pytest.raises(ConfigError, match=r"conf\.d/10\.toml:2:1: tmux\.rows"):
+        load(tmp_path)
+
+
+def run_config(tmp_path: Path, *args: str, **environ: str) -> Result:
+    """`ticketctl config …` in that home, nothing else in the environment."""
+    env = {name: None for name in os.environ if name.startswith(("MC_", "XDG_"))}
+    given: dict[str, str | None] = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/run/user/1"}
+    return CliRunner().invoke(CONFIG[0], args, env={**env, **given, **environ})
+
+
+def test_check_tells_all_mistakes_at_once(tmp_path: Path) -> None:
+    """`config check` names each with its place, exits with 78, and says nothing on stdout."""
+    (tmp_path / ".config/mission-control").mkdir(parents=True)
+    path = tmp_path / ".config/mission-control/config.toml"
+    path.write_text('[tmux]\nrows = "x"\nsoket = 1\n[gatway]\n[logs]\nkeep = -1\n')
+    drop_in(tmp_path, "10.toml", "[tmux")
+    done = run_config(tmp_path, "check", MC_TMUX_SOKET="x")
+    assert (done.exit_code, done.stdout) == (78, "")
+    for said in ("config.toml:2:1:", "config.toml:3:1:", "config.toml:4:2:", "config.toml:6:1:", "10.toml:1:6:",
+                 "Did you mean socket?", "Did you mean gateway?", "Did you mean $MC_TMUX_SOCKET?"):  # fmt: skip
+        assert said in done.stderr
+    found = json.loads(run_config(tmp_path, "check", "--json").stdout)
+    assert len(found["problems"]) == 5
+    assert len(found["files"]) == 1
+    with pytest.raises(ConfigError, match="4 more: ticketctl config check"):
+        load(tmp_path)
+
+
+def test_show_says_who_said_it_and_no_secret(tmp_path: Path) -> None:
+    """`config show` has each key with its source; a password or token is nowhere in it."""
+    (tmp_path / ".config/mission-control").mkdir(parents=True)
+    path = tmp_path / ".config/mission-control/config.toml"
+    path.write_text('[notify]\nntfy_token = "tk_secret1"\n')
+    drop_in(tmp_path, "10.toml", '[database]\nurl = "postgresql://me:secret2@box/db"\n')
+    assert run_config(tmp_path, "check").exit_code == 0
+    done = run_config(tmp_path, "show", "--json", MC_TMUX_ROWS="7")
+    said = {s["key"]: s for s in json.loads(done.stdout)}
+    assert said["tmux.rows"] == {"key": "tmux.rows", "value": 7, "source": "$MC_TMUX_ROWS"}
+    assert said["tmux.columns"]["source"] == "default"
+    assert said["notify.ntfy_token"]["source"] == f"{path}:2:1"
+    assert said["database.url"]["value"] == "postgresql://me:(hidden)@box/db"
+    assert "secret" not in done.output
+    changed = run_config(tmp_path, "show", "--changed").stdout.splitlines()
+    assert [line.split("\t")[0] for line in changed] == ["database.url", "notify.ntfy_token"]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "host=x password=secret dbname=y", "password = 'secret \\' secret' host=x", "PASSWORD=secret",
+        "postgresql://u:secret@h/d", "postgresql:///d?user=u&password=secret&x=y",
+        "postgresql://u:se:secret@h,i/d",
+    ],
+)  # fmt: skip
+def test_no_password_of_a_database_is_shown(dsn: str) -> None:
+    """In whatever form libpq takes it."""
+    assert "secret" not in str(configuration.Setting("database", "url", dsn, "default").shown)

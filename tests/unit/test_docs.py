@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import journal
+from orchestrator import journal, reference
 from orchestrator.events import KINDS
 from orchestrator.store.events import OWN_KINDS
 
@@ -65,3 +65,25 @@ def test_each_fault_is_drilled() -> None:
         for args in re.findall(r"mark\.fault\(([\d, ]+)\)", path.read_text(encoding="utf-8")):
             drilled |= {int(number) for number in args.split(",")}
     assert sorted(set(range(1, 33)) - drilled) == []
+
+
+def test_each_key_of_the_configuration_is_documented() -> None:
+    """docs/configuration.md has each with its default and the code's line, and no other row."""
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    tables: dict[str, list[str]] = {}
+    for table, rows in re.findall(
+        r"^## \[([\w.]+)\]\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
+    ):
+        tables[table] = re.findall(r"^\| `.*$", rows, re.MULTILINE)
+        assert f"\n{reference.summary_of(table)}\n" in rows
+    wanted: dict[str, list[str]] = {}
+    for key in reference.all_keys():
+        assert key.text, f"{key.table}.{key.name} has no `#:` comment"
+        wanted.setdefault(key.table, []).append(key.row)
+    assert tables == wanted
+
+
+@pytest.mark.parametrize("table", [*reference.TABLES, "drivers.NAME"])
+def test_each_table_of_the_configuration_says_what_it_is_about(table: str) -> None:
+    """The first line of its record does, behind its name."""
+    assert reference.summary_of(table)
