@@ -71,6 +71,19 @@ def of_kinds(
     return [StoredEvent(**row) for row in reversed(rows)]
 
 
+def newest_of_each(
+    database: Database, tickets: Sequence[int], kinds: Sequence[str]
+) -> dict[int, StoredEvent]:
+    """The newest event of some kinds, for each of some tickets that has one."""
+    rows = database.query(
+        "SELECT e.* FROM unnest(%s::integer[]) AS asked(ticket_id) CROSS JOIN LATERAL"
+        " (SELECT id, ticket_id, at, kind, data FROM ticket_events"
+        " WHERE ticket_id = asked.ticket_id AND kind = ANY(%s) ORDER BY id DESC LIMIT 1) e",
+        (list(tickets), list(kinds)),
+    )
+    return {row["ticket_id"]: StoredEvent(**row) for row in rows}
+
+
 def after(database: Database, ticket: int, event: int, *, limit: int) -> list[StoredEvent]:
     """The first events after one, oldest first."""
     rows = database.query(
