@@ -275,11 +275,34 @@ def setup(dry_run: bool, uninstall: bool, purge: bool, listen: str | None) -> No
     from orchestrator import install
 
     if uninstall:
-        install.uninstall(configuration.load(), dry_run=dry_run, purge=purge)
+        install.uninstall(configuration.load(), manuals=_manuals(), dry_run=dry_run, purge=purge)
         return
     if purge:
         raise InvalidInput("--purge goes with --uninstall.")
-    install.install(listen=listen, dry_run=dry_run)
+    install.install(manuals=_manuals(), listen=listen, dry_run=dry_run)
+
+
+def _manuals() -> dict[str, str]:
+    from importlib.metadata import version
+
+    from orchestrator import manual
+
+    docs = {
+        name: configuration.share_path("docs", name).read_text(encoding="utf-8")
+        for name in ("cli.md", "units.md")
+    }
+    unit = configuration.share_path("units", "ticket@.service").read_text(encoding="utf-8")
+    return manual.pages(main, version("mission-control"), docs, unit)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@reports_errors
+def completion(shell: str) -> None:
+    """Print the completion of a shell. setup installs it for the shells that are there."""
+    from orchestrator import completion as completing
+
+    click.echo(completing.script(shell))
 
 
 def _exec(*argv: str) -> NoReturn:

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator import config as configuration
 from orchestrator import terminal
@@ -35,6 +36,25 @@ class TicketNumber(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # 
             return ticket_id(str(value))
         except InvalidInput as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's signature
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Numbers of tickets with their titles; nothing where the database is away."""
+        from orchestrator.store import tickets
+
+        try:
+            found = tickets.list_all(open_database()[1], closed=True)
+        except TicketError:
+            return []
+        return [
+            CompletionItem(str(t.id), help=terminal.plain(t.title))
+            for t in found
+            if str(t.id).startswith(incomplete)
+        ]
 
 
 NUMBER = TicketNumber()
