@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -27,6 +27,9 @@ from orchestrator.cli_top import COMMANDS as TOP
 from orchestrator.cli_work import COMMANDS as WORK
 from orchestrator.config import session_name, unit_name
 from orchestrator.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from orchestrator.doctor_machine import Check
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -243,13 +246,22 @@ def open_(number: int | None) -> None:
 
 
 @main.command()
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Make a .tar.gz for a bug report: no message, title, log, token or key is in it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="An array of checks.")
 @reports_errors
-def doctor(as_json: bool) -> None:
+def doctor(bundle: Path | None, as_json: bool) -> None:
     """Check what Mission Control needs, and say how to mend what is missing."""
     from orchestrator import doctor as examination
 
     checks = examination.examine(configuration.load())
+    if bundle is not None:
+        _bundle(bundle, checks)
+        return
     if as_json:
         print_json([asdict(c) for c in checks])
     else:
@@ -262,6 +274,17 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"      {check.mend}")
     if any(c.verdict == "bad" for c in checks):
         sys.exit(1)
+
+
+def _bundle(path: Path, checks: Sequence[Check]) -> None:
+    from importlib.metadata import version
+
+    from orchestrator import bundle as bundling
+
+    found = configuration.resolve()
+    names = bundling.write(path, found.config, checks, found.settings, version("mission-control"))
+    click.echo(f"{path}: {', '.join(names)}")
+    click.echo(f"Look into it before you send it: tar -xzOf {path} | less", err=True)
 
 
 @main.command()
