@@ -22,6 +22,7 @@ from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_declare import COMMANDS as DECLARE
 from orchestrator.cli_look import COMMANDS as LOOK
 from orchestrator.cli_reconcile import reconcile
+from orchestrator.cli_report import COMMANDS as REPORT
 from orchestrator.cli_talk import COMMANDS as TALK
 from orchestrator.cli_top import COMMANDS as TOP
 from orchestrator.cli_work import COMMANDS as WORK
@@ -333,5 +334,5 @@ def _exec(*argv: str) -> NoReturn:
     os.execvp(argv[0], list(argv))
 
 
-for _command in (*LOOK, *TOP, *TALK, *WORK, *DATA, *DECLARE, *CONFIG, reconcile):
+for _command in (*LOOK, *TOP, *REPORT, *TALK, *WORK, *DATA, *DECLARE, *CONFIG, reconcile):
     main.add_command(_command)

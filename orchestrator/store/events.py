@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,3 +104,25 @@ def of_kinds_after(
         (ticket, list(kinds), event, limit),
     )
     return [StoredEvent(**row) for row in rows]
+
+
+def spending(
+    database: Database, kinds: Sequence[str], *, page: int = 5_000
+) -> Iterator[StoredEvent]:
+    """Every event of some kinds, oldest first, with what tells of cost and model alone."""
+    last = 0
+    while True:
+        rows = database.query(
+            "SELECT id, ticket_id, at, kind, jsonb_strip_nulls(jsonb_build_object("
+            "'cost', jsonb_build_object('total_cost_usd', data #> '{cost,total_cost_usd}'),"
+            " 'total_cost_usd', data -> 'total_cost_usd', 'usage', data -> 'usage',"
+            " 'resumed', data -> 'resumed', 'model', data -> 'model',"
+            " 'message', jsonb_build_object('model', data #> '{message,model}'))) AS data"
+            " FROM ticket_events WHERE id > %s AND kind = ANY(%s) ORDER BY id LIMIT %s",
+            (last, list(kinds), page),
+        )
+        for row in rows:
+            yield StoredEvent(**row)
+        if len(rows) < page:
+            return
+        last = rows[-1]["id"]

@@ -173,7 +173,7 @@ def test_a_bundle_has_no_secret(
     assert '"mission-control": "1.2.3"' in inside["versions.json"]
     assert '"0001_tickets"' in inside["database.json"]
     assert (
-        '"key": "isolation.mode",\n  "value": "off",\n  "source": "config.toml:6:1"'
+        '"key": "isolation.mode",\n  "value": "off",\n  "source": "config.toml:7:1"'
         in inside["settings.json"]
     )
     assert "mc-dispatch.service 3: said: " in inside["journal.txt"]
