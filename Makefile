@@ -1,6 +1,6 @@
 # Shorthands; everything here is one of the two commands of the README.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit machine claude browser faults soak shell clean
+.PHONY: help install demo test lint unit machine claude browser faults soak shell docs clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ soak: ## ten tickets and random faults for MINUTES=60, a ledger at the end (root
 
 shell: ## a shell in a throw-away machine with the product installed (root)
 	python3 -m tests.machine shell --installed
+
+docs: ## what is made in docs/: the commands in docs/cli.md (in the virtual environment of tests/run)
+	python3 -m tests.make_docs
 
 clean: ## remove cached test machines (root)
 	python3 -m tests.machine clean

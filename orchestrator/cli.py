@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from orchestrator import config as configuration
-from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
+from orchestrator.cli_common import NUMBER, open_database, print_json, reports_errors
 from orchestrator.cli_config import COMMANDS as CONFIG
 from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_declare import COMMANDS as DECLARE
+from orchestrator.cli_look import COMMANDS as LOOK
 from orchestrator.cli_reconcile import reconcile
+from orchestrator.cli_report import COMMANDS as REPORT
 from orchestrator.cli_talk import COMMANDS as TALK
+from orchestrator.cli_top import COMMANDS as TOP
 from orchestrator.cli_work import COMMANDS as WORK
 from orchestrator.config import session_name, unit_name
 from orchestrator.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from orchestrator.store.tickets import Ticket
-
-P = ParamSpec("P")
-T = TypeVar("T")
-_STATES = {"idle": "●", "busy": "◐", "starting": "◌", "waiting_permission": "▲", "waiting_answer": "▲",
-           "api_error": "✖", "gone": "○"}  # fmt: skip
+    from orchestrator.doctor_machine import Check
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -133,137 +129,13 @@ def new(
         _systemd("start", ticket.id)
         ticket = tickets.get(database, ticket.id)
     if as_json:
-        print_json(_as_json(ticket))
+        print_json(asdict(ticket))
     elif sys.stdout.isatty():
         click.echo(f"Ticket {ticket.id}: {ticket.title}")
         if not start_it:
             click.echo(f"Start it: ticketctl start {ticket.id}")
     else:
         click.echo(str(ticket.id))
-
-
-@main.command("list")
-@click.option("--all", "closed", is_flag=True, help="Closed ones too.")
-@click.option("--json", "as_json", is_flag=True, help="An array of tickets.")
-@reports_errors
-def list_(closed: bool, as_json: bool) -> None:
-    """List tickets.
-
-    GIT: +ahead and -behind of its base in commits, *files not committed, !files that conflict; = is
-    none of these. As of the last heartbeat, like DISK: worktree and logs.
-    """
-    from orchestrator.store import tickets
-
-    _, database = open_database()
-    found = tickets.list_all(database, closed=closed)
-    if as_json:
-        print_json([_as_json(t) for t in found])
-        return
-    people = sys.stdout.isatty()
-    if people and not found:
-        click.echo('No tickets yet. Make one: ticketctl new "Say hello" --repo ~/src/demo --start')
-        return
-    rows = [
-        [str(t.id), t.status, f"{_STATES.get(t.turn_state, '?')} {t.turn_state}" if people else t.turn_state,
-         t.driver, f"{t.cost_usd:.2f}", _git(t), _size(t.disk_bytes),
-         _age(t.updated_at) if people else t.updated_at.isoformat(), t.title]
-        for t in found
-    ]  # fmt: skip
-    print_table(["ID", "STATUS", "STATE", "DRIVER", "COST", "GIT", "DISK", "SEEN", "TITLE"], rows)
-
-
-@main.command()
-@click.argument("number", metavar="TICKET", type=NUMBER)
-@click.option("--json", "as_json", is_flag=True, help="One object.")
-@reports_errors
-def show(number: int, as_json: bool) -> None:
-    """Show one ticket: intent, unit, files, last messages."""
-    from orchestrator.adjust import in_force
-    from orchestrator.store import messages, tickets
-    from orchestrator.systemd import UserManager
-
-    config, database = open_database()
-    ticket = tickets.get(database, number)
-    with UserManager() as manager:
-        unit, facts = manager.unit(unit_name(number)), manager.service(unit_name(number))
-        holds = in_force(config, manager, number)
-    sent = messages.of_ticket(database, number, limit=5)
-    contained = _isolation(config, ticket)
-    if as_json:
-        extra = {
-            "unit": {**asdict(unit), **asdict(facts)},
-            "messages": [asdict(m) for m in sent],
-            "isolation": contained,
-            **asdict(holds),
-        }
-        print_json(_as_json(ticket) | extra)
-        return
-    click.echo(
-        click.style(f"{_STATES.get(ticket.turn_state, '?')} ticket {number}", bold=True)
-        + f" - {ticket.title}"
-    )
-    lines = {
-        "Status": f"{ticket.status}, {ticket.turn_state}",
-        "Unit": f"{unit_name(number)}: {unit.active} ({unit.sub})"
-        + (f", {facts.result}" if facts.result != "success" else ""),
-        "Main PID": str(facts.main_pid) if facts.main_pid else "-",
-        "Memory": _of_most(facts.memory_bytes, facts.memory_max_bytes, 2**20, " MiB")
-        + (f", slowed from {facts.memory_high_bytes >> 20} MiB" if facts.memory_high_bytes else ""),
-        "Tasks": _of_most(facts.tasks, facts.tasks_max),
-        "CPU weight": str(facts.cpu_weight or "-"),
-        "Isolation": contained["mode"]
-        + (f" ({contained['reason']})" if contained["reason"] else ""),
-        "Restarts": str(facts.restarts),
-        "Limits": holds.in_words() or "-",
-        **(
-            {"Schedule": "; ".join(holds.schedule) + f", next {holds.next_start or 'never'}"}
-            if holds.schedule
-            else {}
-        ),
-        **(
-            {"Declared": f"{ticket.name}, in {ticket.declared_in or 'no file'}"}
-            if ticket.name
-            else {}
-        ),
-        "Driver": ticket.driver + (f": {' '.join(ticket.command)}" if ticket.command else ""),
-        "Session": f"{session_name(number)}, conversation {ticket.session_id}",
-        "Worktree": ticket.worktree_path or "-",
-        "Changes": f"{_git(ticket)} ({_size(ticket.disk_bytes)} on disk)",
-        "Base": " ".join(filter(None, [ticket.base_ref, ticket.base_sha])) or "-",
-        "Pane log": str(config.ticket_paths(number).pane_log_path),
-        "Sidecar": str(config.ticket_paths(number).sidecar_path),
-        "Cost": f"${ticket.cost_usd:.4f}",
-    }
-    for name, value in lines.items():
-        click.echo(f"{name:>10}: {value}")
-    for message in sent:
-        first = message.body.splitlines()[0][:60] if message.body.splitlines() else ""
-        why = f" ({message.reason})" if message.reason else ""
-        click.echo(f"{'Message':>10}: {message.outcome:<11} {first}{why}")
-
-
-def _of_most(now: int | None, most: int | None, unit: int = 1, name: str = "") -> str:
-    """As in `12 of at most 4096`; a dash for what the kernel does not count."""
-    shown = f"{now / unit:.0f}{name}" if now is not None else "-"
-    return f"{shown} of at most {most // unit}{name}" if most is not None else shown
-
-
-def _isolation(config: configuration.Config, ticket: Ticket) -> dict[str, str]:
-    """What is in force for the worker that runs, else what would be."""
-    from orchestrator.errors import ConfigError
-    from orchestrator.isolation import decide
-    from orchestrator.worker_record import WorkerRecord
-
-    record = WorkerRecord.read(config.ticket_paths(ticket.id).worker_path)
-    if record is not None and ticket.worker_pid is not None:
-        return {"mode": record.isolation, "reason": record.reason, "network": record.network}
-    network = config.isolation.network
-    try:
-        decision = decide(config.isolation, ticket.driver, ticket.isolation)
-    except ConfigError as error:
-        return {"mode": "workspace", "reason": error.message, "network": network}
-    network = network if decision.isolated else "full"
-    return {"mode": decision.mode, "reason": decision.reason, "network": network}
 
 
 def _systemd(verb: str, number: int) -> None:
@@ -296,6 +168,8 @@ def _each(verb: str, numbers: Sequence[int]) -> None:
 @reports_errors
 def start(numbers: Sequence[int], fresh: bool) -> None:
     """Start tickets. The same as systemctl --user start ticket@N, and waits until they run."""
+    import uuid
+
     from orchestrator.errors import Conflict
     from orchestrator.store import tickets
 
@@ -373,13 +247,22 @@ def open_(number: int | None) -> None:
 
 
 @main.command()
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Make a .tar.gz for a bug report: no message, title, log, token or key is in it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="An array of checks.")
 @reports_errors
-def doctor(as_json: bool) -> None:
+def doctor(bundle: Path | None, as_json: bool) -> None:
     """Check what Mission Control needs, and say how to mend what is missing."""
     from orchestrator import doctor as examination
 
     checks = examination.examine(configuration.load())
+    if bundle is not None:
+        _bundle(bundle, checks)
+        return
     if as_json:
         print_json([asdict(c) for c in checks])
     else:
@@ -394,6 +277,17 @@ def doctor(as_json: bool) -> None:
         sys.exit(1)
 
 
+def _bundle(path: Path, checks: Sequence[Check]) -> None:
+    from importlib.metadata import version
+
+    from orchestrator import bundle as bundling
+
+    found = configuration.resolve()
+    names = bundling.write(path, found.config, checks, found.settings, version("mission-control"))
+    click.echo(f"{path}: {', '.join(names)}")
+    click.echo(f"Look into it before you send it: tar -xzOf {path} | less", err=True)
+
+
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--uninstall", is_flag=True, help="Stop and remove everything but the data.")
@@ -405,11 +299,34 @@ def setup(dry_run: bool, uninstall: bool, purge: bool, listen: str | None) -> No
     from orchestrator import install
 
     if uninstall:
-        install.uninstall(configuration.load(), dry_run=dry_run, purge=purge)
+        install.uninstall(configuration.load(), manuals=_manuals(), dry_run=dry_run, purge=purge)
         return
     if purge:
         raise InvalidInput("--purge goes with --uninstall.")
-    install.install(listen=listen, dry_run=dry_run)
+    install.install(manuals=_manuals(), listen=listen, dry_run=dry_run)
+
+
+def _manuals() -> dict[str, str]:
+    from importlib.metadata import version
+
+    from orchestrator import manual
+
+    docs = {
+        name: configuration.share_path("docs", name).read_text(encoding="utf-8")
+        for name in ("cli.md", "units.md")
+    }
+    unit = configuration.share_path("units", "ticket@.service").read_text(encoding="utf-8")
+    return manual.pages(main, version("mission-control"), docs, unit)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@reports_errors
+def completion(shell: str) -> None:
+    """Print the completion of a shell. setup installs it for the shells that are there."""
+    from orchestrator import completion as completing
+
+    click.echo(completing.script(shell))
 
 
 def _exec(*argv: str) -> NoReturn:
@@ -417,27 +334,5 @@ def _exec(*argv: str) -> NoReturn:
     os.execvp(argv[0], list(argv))
 
 
-def _as_json(ticket: Ticket) -> dict[str, Any]:
-    return asdict(ticket)
-
-
-def _git(ticket: Ticket) -> str:
-    return str(ticket.git_state["text"]) if ticket.git_state else "-"
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{-(-count // 2**20)} MiB"
-
-
-def _age(then: datetime) -> str:
-    seconds = max(0, int((datetime.now(UTC) - then).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
-
-
-for _command in (*TALK, *WORK, *DATA, *DECLARE, *CONFIG, reconcile):
+for _command in (*LOOK, *TOP, *REPORT, *TALK, *WORK, *DATA, *DECLARE, *CONFIG, reconcile):
     main.add_command(_command)

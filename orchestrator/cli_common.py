@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -12,8 +11,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator import config as configuration
+from orchestrator import terminal
 from orchestrator.config import Config, ticket_id
 from orchestrator.errors import InvalidInput, TicketError
 
@@ -35,6 +36,25 @@ class TicketNumber(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # 
             return ticket_id(str(value))
         except InvalidInput as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's signature
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Numbers of tickets with their titles; nothing where the database is away."""
+        from orchestrator.store import tickets
+
+        try:
+            found = tickets.list_all(open_database()[1], closed=True)
+        except TicketError:
+            return []
+        return [
+            CompletionItem(str(t.id), help=terminal.plain(t.title))
+            for t in found
+            if str(t.id).startswith(incomplete)
+        ]
 
 
 NUMBER = TicketNumber()
@@ -85,14 +105,44 @@ def print_json(value: Any, *, compact: bool = False) -> None:
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """For people; tab-separated without a head when piped."""
+    """For people, as wide as the terminal; tab-separated without a head when piped."""
     if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        click.echo("".join(f"{tabbed(row)}\n" for row in rows), nl=False)
         return
-    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head) - 1)]
-    room = max(20, os.get_terminal_size().columns - sum(widths) - 2 * len(widths))
-    for number, row in enumerate([head, *rows]):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        last = row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + "…"
-        click.echo(click.style("  ".join([*cells, last]), bold=number == 0))
+    for number, line in enumerate(terminal.table(head, rows, terminal.columns())):
+        click.echo(click.style(line, bold=True) if number == 0 else line)
+
+
+def tabbed(row: list[str]) -> str:
+    """A row for programs; a tab or a line break within a cell becomes a blank."""
+    return "\t".join(" ".join(cell.replace("\t", " ").splitlines()) for cell in row)
+
+
+def summary(data: dict[str, Any]) -> str:
+    """The few words of an event that a person looks for, without what a terminal would obey."""
+    return terminal.plain(_summary(data))
+
+
+def _summary(data: dict[str, Any]) -> str:
+    if "from" in data and "to" in data:
+        return f"{data['from']} -> {data['to']} ({data.get('evidence', '')})"
+    if "tool_name" in data:
+        return f"{data['tool_name']} {json.dumps(data.get('tool_input', ''), ensure_ascii=False)[:120]}"
+    cost = data.get("cost")
+    if isinstance(cost, dict):
+        return f"${cost.get('total_cost_usd', 0)}"
+    for key in (
+        "prompt",
+        "last_assistant_message",
+        "reason",
+        "source",
+        "message",
+        "error",
+        "behavior",
+        "subtype",
+    ):
+        if isinstance(data.get(key), str):
+            return " ".join(data[key].split())[:140]
+    return " ".join(f"{k}={v}" for k, v in data.items() if isinstance(v, str | int | float | bool))[
+        :140
+    ]

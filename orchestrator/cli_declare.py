@@ -77,7 +77,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="One object: the plan, and what came of it.")
 @reports_errors
 def apply(files: tuple[str, ...], prune: bool, dry_run: bool, as_json: bool) -> None:
-    r"""Make tickets what files declare, after printing what that changes.
+    """Make tickets what files declare, after printing what that changes.
 
     A file holds one [tickets.NAME] table a ticket:
 
@@ -97,7 +97,7 @@ def apply(files: tuple[str, ...], prune: bool, dry_run: bool, as_json: bool) -> 
 
     The whole of it is checked before the first change, and refused as a whole. Applied again, it
     changes nothing. All keys: docs/declare.md.
-    """
+    """  # noqa: D301  # click reads the character
     from orchestrator import apply as applying
     from orchestrator.systemd import UserManager
 
@@ -162,7 +162,7 @@ def diff_state(files: tuple[str, ...], prune: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One object: what is in force.")
 @reports_errors
 def set_(number: int, assignments: tuple[str, ...], as_json: bool) -> None:
-    r"""Limit or order a ticket's unit, at once and for good. KEY= removes.
+    """Limit or order a ticket's unit, at once and for good. KEY= removes.
 
     \b
       ticketctl set 42 MemoryMax=2G CPUQuota=150%
@@ -173,7 +173,7 @@ def set_(number: int, assignments: tuple[str, ...], as_json: bool) -> None:
     Keys are systemd's: MemoryMax, MemoryHigh, MemorySwapMax, CPUQuota, CPUWeight, IOWeight,
     TasksMax, RuntimeMaxSec; After, Requires, OnFailure. What is set wins over what a file
     declares, and systemctl --user edit wins over both. Without KEY=VALUE it shows what is in force.
-    """
+    """  # noqa: D301  # click reads the character
     from orchestrator import apply as applying
     from orchestrator.adjust import adjust, in_force
     from orchestrator.store import tickets

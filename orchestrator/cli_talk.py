@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
+from orchestrator.cli_common import (
+    NUMBER,
+    open_database,
+    print_json,
+    print_table,
+    reports_errors,
+    summary,
+)  # fmt: skip
 from orchestrator.errors import Conflict, InvalidInput, TicketError, Unavailable
 
 if TYPE_CHECKING:
@@ -242,32 +249,6 @@ def events(number: int, follow: bool, lines: int, kinds: tuple[str, ...], as_jso
             return
         listener.wait(FOLLOW_WAIT_S)
         found = stored.after(database, number, last, limit=1000)
-
-
-def summary(data: dict[str, Any]) -> str:
-    """The few words of an event that a person looks for."""
-    if "from" in data and "to" in data:
-        return f"{data['from']} -> {data['to']} ({data.get('evidence', '')})"
-    if "tool_name" in data:
-        return f"{data['tool_name']} {json.dumps(data.get('tool_input', ''), ensure_ascii=False)[:120]}"
-    cost = data.get("cost")
-    if isinstance(cost, dict):
-        return f"${cost.get('total_cost_usd', 0)}"
-    for key in (
-        "prompt",
-        "last_assistant_message",
-        "reason",
-        "source",
-        "message",
-        "error",
-        "behavior",
-        "subtype",
-    ):
-        if isinstance(data.get(key), str):
-            return " ".join(data[key].split())[:140]
-    return " ".join(f"{k}={v}" for k, v in data.items() if isinstance(v, str | int | float | bool))[
-        :140
-    ]
 
 
 @click.command()

@@ -10,7 +10,6 @@ says (units/ and its drop-ins).
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -520,6 +519,8 @@ class _Reading:
         tables = tuple(f"MC_{name}_".upper() for name in TABLES)
         for variable in sorted(env.keys() - known.keys()):
             if variable.startswith(tables):
+                import difflib  # noqa: PLC0415  # for a mistake alone: ticketctl list has to be quick
+
                 near = difflib.get_close_matches(variable, known, n=1)
                 meant = f" Did you mean ${near[0]}?" if near else ""
                 self.notes.append(f"${variable} is no key, and does nothing.{meant}")

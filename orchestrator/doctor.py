@@ -8,13 +8,14 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestrator import backup, doctor_services, isolation, tmux
+from orchestrator import backup, doctor_machine, doctor_services, isolation, tmux
 from orchestrator.config import Config
+from orchestrator.doctor_machine import Check
 from orchestrator.drivers import driver_names
 from orchestrator.drivers.environ import agent_environ
 from orchestrator.drivers.table import of_table
@@ -29,30 +30,26 @@ COMMAND_TIMEOUT_S = 10
 BACKUP_AGE = timedelta(days=2)  # older than that, and a night was missed
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One requirement."""
-
-    name: str
-    verdict: str  #: ok, warn (something is missing that not everything needs), bad
-    found: str
-    mend: str = ""  #: what to do; empty when ok
-
-
 def examine(config: Config) -> list[Check]:
     """All checks, in the order in which they would hurt."""
     checks: list[Callable[[Config], Check]] = [
-        _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _backup,
-        _gateway, _services, _isolation, _keys, _claude, _drivers, _disk,
+        _user_bus, _systemd, _linger, _delegation, _tmux_version, _tmux_server, _git, _postgres, _backup,
+        _gateway, _services, _user_namespaces, _isolation, _keys, _claude, _drivers, _disk, _clock,
+        _inotify,
     ]  # fmt: skip
     return [_guarded(check, config) for check in checks]
 
 
 def _guarded(check: Callable[[Config], Check], config: Config) -> Check:
+    name = check.__name__.strip("_").replace("_", " ")
     try:
         return check(config)
     except TicketError as error:
-        return Check(check.__name__.strip("_").replace("_", " "), "bad", error.message, error.hint)
+        return Check(name, "bad", error.message, error.hint)
+    except OSError as error:  # what it looks at is not there: the others are looked at all the same
+        return Check(
+            name, "bad", str(error), "Look whether that file or folder is there, and yours."
+        )
 
 
 def _output(*argv: str) -> str:
@@ -64,6 +61,30 @@ def _output(*argv: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _user_bus(_: Config) -> Check:
+    return doctor_machine.user_bus(os.environ, os.getuid())
+
+
+def _user_namespaces(_: Config) -> Check:
+    return doctor_machine.user_namespaces()
+
+
+def _clock(config: Config) -> Check:
+    synchronised = _output("timedatectl", "show", "--property=NTPSynchronized", "--value")
+    try:
+        sql = "SELECT extract(epoch FROM clock_timestamp()) AS now_s"
+        database_s = float(
+            Database(config.database_dsn, application="doctor").query(sql)[0]["now_s"]
+        )
+    except TicketError:  # the check of the database says so
+        database_s = None
+    return doctor_machine.clock(time.time(), database_s, synchronised)
+
+
+def _inotify(_: Config) -> Check:
+    return doctor_machine.inotify(os.getuid())
 
 
 def _systemd(_: Config) -> Check:
@@ -191,7 +212,7 @@ def _gateway(config: Config) -> Check:
                 "gateway",
                 "bad",
                 f"something else listens on {config.gateway.listen}",
-                "Set [gateway] listen in config.toml",
+                f"Whose it is: ss -ltnp | grep {config.gateway.listen}; or another [gateway] listen",
             )
     return Check("gateway", "ok", f"{config.gateway_url} on {config.gateway.listen}")
 

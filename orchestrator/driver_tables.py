@@ -7,7 +7,6 @@ docs/drivers.md has each key with an example.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -130,6 +129,8 @@ def _check(where: str, table: DriverTable) -> None:
 def refuse_unknown(where: object, what: str, given: set[str], known: set[str]) -> None:
     """Raises ConfigError for a name that is not known, with the one that may be meant."""
     for name in sorted(given - known):
+        import difflib  # noqa: PLC0415  # for a mistake alone: ticketctl list has to be quick
+
         near = difflib.get_close_matches(name, known, n=1)
         meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
         raise ConfigError(f"{where}: {name!r} is no {what}.", hint=meant)

@@ -249,3 +249,8 @@ def _at(data: dict[str, Any], *path: str) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def counted(memory: Memory, kind: str, data: dict[str, Any]) -> Memory:
+    """What is known after a stored event: the same count once more."""
+    return _EFFECTS.get(kind, _no_effect)(memory, data)

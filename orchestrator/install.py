@@ -15,14 +15,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import click
 
-from orchestrator import backup, doctor, postgres, systemd
+from orchestrator import backup, completion, doctor, postgres, systemd
 from orchestrator import config as configuration
 from orchestrator.config import Config, share_path
 from orchestrator.errors import ConfigError, TicketError, Unavailable
@@ -84,12 +84,21 @@ def drop_ins(config: Config) -> dict[Path, str | None]:
     }
 
 
-def install(*, listen: str | None = None, dry_run: bool = False) -> None:
-    """Brings everything up to date and prints a login link."""
+def install(
+    *, manuals: Mapping[str, str], listen: str | None = None, dry_run: bool = False
+) -> None:
+    """Brings everything up to date and prints a login link.
+
+    Args:
+        manuals: the man pages, by file name.
+        listen: another address of the gateway.
+        dry_run: only say what would be done.
+    """
     report = Report(dry_run=dry_run)
     config = _settings(report, listen)
     _files(report, config)
     units_changed = _units(report, config)
+    _texts(report, "manuals and completion", for_the_shell(manuals))
     if not config.database.url:
         _cluster(report, config)
     _linger(report)
@@ -218,6 +227,26 @@ def _units(report: Report, config: Config) -> bool:
 
         report.step(f"drop-in {path.parent.name}", write)
     return changed
+
+
+def for_the_shell(manuals: Mapping[str, str]) -> dict[Path, str]:
+    """Man pages, and completions of the shells that are there, by path."""
+    folder = Path.home() / ".local/share/man"
+    found = {folder / f"man{name[-1]}" / name: text for name, text in manuals.items()}
+    for shell, path in completion.places(os.environ).items():
+        found[path] = completion.script(shell)
+    return found
+
+
+def _texts(report: Report, what: str, wanted: Mapping[Path, str]) -> None:
+    stale = {path: text.encode() for path, text in wanted.items() if _bytes(path) != text.encode()}
+
+    def write() -> None:
+        for path, text in stale.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+
+    report.step(what, write if stale else None)
 
 
 def _cluster(report: Report, config: Config) -> None:
@@ -356,7 +385,7 @@ def _running_tickets() -> Iterator[str]:
         yield line.split()[0]
 
 
-def uninstall(config: Config, *, dry_run: bool, purge: bool) -> None:
+def uninstall(config: Config, *, manuals: Mapping[str, str], dry_run: bool, purge: bool) -> None:
     """Stops and removes what `install` made; the data only with `purge`."""
     report = Report(dry_run=dry_run)
     folder = unit_folder(config)
@@ -386,6 +415,16 @@ def uninstall(config: Config, *, dry_run: bool, purge: bool) -> None:
 
     report.step("tickets and services stop", stop if files else None)
     report.step(f"units in {folder} are removed", remove_units if files else None)
+    texts = [path for path in for_the_shell(manuals) if path.exists()]
+
+    def remove_texts() -> None:
+        for path in texts:
+            path.unlink()
+
+    report.step(
+        "manuals and completion are removed",
+        remove_texts if texts else None,
+    )
     command = Path.home() / ".local/bin/ticketctl"
     report.step(f"{command} is removed", command.unlink if command.is_symlink() else None)
     report.step(

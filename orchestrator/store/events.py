@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,6 +71,19 @@ def of_kinds(
     return [StoredEvent(**row) for row in reversed(rows)]
 
 
+def newest_of_each(
+    database: Database, tickets: Sequence[int], kinds: Sequence[str]
+) -> dict[int, StoredEvent]:
+    """The newest event of some kinds, for each of some tickets that has one."""
+    rows = database.query(
+        "SELECT e.* FROM unnest(%s::integer[]) AS asked(ticket_id) CROSS JOIN LATERAL"
+        " (SELECT id, ticket_id, at, kind, data FROM ticket_events"
+        " WHERE ticket_id = asked.ticket_id AND kind = ANY(%s) ORDER BY id DESC LIMIT 1) e",
+        (list(tickets), list(kinds)),
+    )
+    return {row["ticket_id"]: StoredEvent(**row) for row in rows}
+
+
 def after(database: Database, ticket: int, event: int, *, limit: int) -> list[StoredEvent]:
     """The first events after one, oldest first."""
     rows = database.query(
@@ -91,3 +104,25 @@ def of_kinds_after(
         (ticket, list(kinds), event, limit),
     )
     return [StoredEvent(**row) for row in rows]
+
+
+def spending(
+    database: Database, kinds: Sequence[str], *, page: int = 5_000
+) -> Iterator[StoredEvent]:
+    """Every event of some kinds, oldest first, with what tells of cost and model alone."""
+    last = 0
+    while True:
+        rows = database.query(
+            "SELECT id, ticket_id, at, kind, jsonb_strip_nulls(jsonb_build_object("
+            "'cost', jsonb_build_object('total_cost_usd', data #> '{cost,total_cost_usd}'),"
+            " 'total_cost_usd', data -> 'total_cost_usd', 'usage', data -> 'usage',"
+            " 'resumed', data -> 'resumed', 'model', data -> 'model',"
+            " 'message', jsonb_build_object('model', data #> '{message,model}'))) AS data"
+            " FROM ticket_events WHERE id > %s AND kind = ANY(%s) ORDER BY id LIMIT %s",
+            (last, list(kinds), page),
+        )
+        for row in rows:
+            yield StoredEvent(**row)
+        if len(rows) < page:
+            return
+        last = rows[-1]["id"]

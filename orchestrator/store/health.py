@@ -100,3 +100,23 @@ def counts(database: Database) -> Counts:
         worktrees=places["n"],
         worktree_bytes=int(places["bytes"]),
     )
+
+
+def event_kinds(database: Database) -> dict[str, int]:
+    """How many events there are of each kind."""
+    rows = database.query(
+        "SELECT kind, count(*) AS n FROM ticket_events GROUP BY kind ORDER BY kind"
+    )
+    return {row["kind"]: row["n"] for row in rows}
+
+
+def private_texts(database: Database, *, limit: int = 2000) -> list[str]:
+    """Titles, prompts, messages and comments, the newest: what a bug report must not hold."""
+    rows = database.query(
+        "(SELECT title AS text FROM tickets ORDER BY id DESC LIMIT %(n)s)"
+        " UNION ALL (SELECT left(prompt, 4000) FROM tickets ORDER BY id DESC LIMIT %(n)s)"
+        " UNION ALL (SELECT left(body, 4000) FROM queued_messages ORDER BY id DESC LIMIT %(n)s)"
+        " UNION ALL (SELECT left(body, 4000) FROM comments ORDER BY id DESC LIMIT %(n)s)",
+        {"n": limit},
+    )
+    return [row["text"] for row in rows]

@@ -72,6 +72,12 @@ def ensure_schema(database: Database, folder: Path | None = None) -> list[str]:
         return [m.name for m in missing]
 
 
+def applied(database: Database) -> list[str]:
+    """The migrations that a database has, by number."""
+    rows = database.query("SELECT name FROM schema_migrations ORDER BY number")
+    return [str(row["name"]) for row in rows]
+
+
 def _is_older_make(cursor: Any) -> bool:
     """Whether there are tables of ours that no migration made.
 

@@ -65,6 +65,13 @@ def test_a_failed_gateway_port_is_said(fresh_machine: NewMachine, machine: Machi
 def test_uninstall_keeps_the_data_and_purge_does_not(machine: Machine) -> None:
     """--uninstall stops and removes all but data and configuration; --purge those too."""
     product = Product(machine)
+    for_shells = [
+        f"{HOME}/.local/share/man/man1/ticketctl.1",
+        f"{HOME}/.local/share/man/man5/ticket@.service.5",
+        f"{HOME}/.local/share/man/man5/mission-control.toml.5",
+        f"{HOME}/.local/share/bash-completion/completions/ticketctl",
+    ]
+    machine.run(["ls", *for_shells])
     ticket = product.new("to be kept", "--driver", "demo")
     product.ctl("start", str(ticket))
     dry = machine.run([INSTALL, "--uninstall", "--dry-run"])
@@ -74,6 +81,7 @@ def test_uninstall_keeps_the_data_and_purge_does_not(machine: Machine) -> None:
     assert machine.run(["pgrep", "-f", "mission-control|demo_agent"], check=False).stdout == ""
     assert machine.sh("ls ~/.config/systemd/user | grep -cE 'mc|ticket' || true").stdout == "0\n"
     assert machine.run(["test", "-d", f"{STATE}/postgres"]).returncode == 0
+    assert machine.run(["ls", *for_shells], check=False).stdout == ""
     again = machine.run([INSTALL, "--uninstall"], check=False)
     assert "not installed" in again.stdout
     assert machine.run(["test", "-d", f"{STATE}/postgres"]).returncode == 0

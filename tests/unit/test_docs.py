@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import journal, reference
+from orchestrator import journal, manual, reference
+from orchestrator.cli import main
 from orchestrator.events import KINDS
 from orchestrator.store.events import OWN_KINDS
 
@@ -87,3 +88,18 @@ def test_each_key_of_the_configuration_is_documented() -> None:
 def test_each_table_of_the_configuration_says_what_it_is_about(table: str) -> None:
     """The first line of its record does, behind its name."""
     assert reference.summary_of(table)
+
+
+def test_each_command_and_option_is_documented() -> None:
+    """docs/cli.md has what click knows of them, word for word: `make docs` writes it."""
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    assert manual.BEGIN in text
+    assert manual.replaced(text, manual.cli_markdown(main)) == text, "run: make docs"
+
+
+def test_each_exit_status_is_documented() -> None:
+    """docs/cli.md has a row for each that an error may have, with the error's own sentence."""
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE))
+    assert rows.pop("3") == "Of `status` alone: the ticket does not run."
+    assert rows == {str(number): says for number, says in manual.exit_statuses().items()}
