@@ -137,6 +137,8 @@ class Sandbox:
         os.lseek(fd, 0, os.SEEK_SET)
         os.dup2(fd, ARGS_FD)
         os.dup2(os.open(os.devnull, os.O_WRONLY), INFO_FD)
+        for kept in (ARGS_FD, INFO_FD):  # dup2 of what is there already leaves it to be closed
+            os.set_inheritable(kept, True)
         words = [PROGRAM, "--args", str(ARGS_FD), "--"]
         os.execvpe(PROGRAM, [*words, *isolation_view.command(self.scene, argv)], environ)
 

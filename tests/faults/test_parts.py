@@ -211,7 +211,7 @@ def test_a_killed_child_is_the_workers_own_business(product: Product, drill: Dri
     product.wait_screen(ticket, "child gone")
     assert product.main_pid(ticket) == before
     drill.tried += 1
-    while product.unit(ticket)["ActiveState"] in {"active", "activating"}:
+    while product.unit(ticket)["ActiveState"] != "failed":
         pid = product.main_pid(ticket)
         if pid:
             product.machine.sh(f"kill -9 {pid} || true")

@@ -153,7 +153,7 @@ def test_debian_12_too(fresh_machine: NewMachine, installed_on: object) -> None:
     product.say(ticket, "what is 40+2")
     product.wait_screen(ticket, "40 + 2 = 42")
     before = product.main_pid(ticket)
-    assert product.cgroup_pids(ticket) == [before]
+    assert before in product.cgroup_pids(ticket)
     machine.sh(f"kill -9 {before}")
     machine.wait_for(lambda: product.main_pid(ticket) not in {0, before}, what="it is back")
     product.wait_screen(ticket, "resumed")

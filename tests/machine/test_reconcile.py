@@ -67,7 +67,9 @@ def test_every_ticket_in_progress_is_back_once(machine: Machine, how: str) -> No
         starts = [s["source"] for s in product.hooks(ticket, "SessionStart")]
         assert starts == ["startup", "resume"]
     assert len({product.main_pid(t) for t in running} - {0}) == len(running)
-    agents = machine.run(["pgrep", "-fc", "orchestrator.demo_agent"]).stdout.strip()
+    agents = machine.run(
+        ["pgrep", "-fc", "^[^ ]*python -I -m orchestrator.demo_agent"]
+    ).stdout.strip()
     assert int(agents) == len(running) + 1
     assert product.unit(stopped)["ActiveState"] == "inactive"
     assert product.show(enabled)["status"] == "in_progress"
