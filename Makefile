@@ -27,8 +27,8 @@ soak: ## ten tickets and random faults for MINUTES=60, a ledger at the end (root
 shell: ## a shell in a throw-away machine with the product installed (root)
 	python3 -m tests.machine shell --installed
 
-docs: ## what is made in docs/: the commands in docs/cli.md (in the virtual environment of tests/run)
-	python3 -m tests.make_docs
+docs: ## tests/run docs: the parts of docs/ that are made of the code
+	tests/run docs
 
 clean: ## remove cached test machines (root)
 	python3 -m tests.machine clean

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -403,7 +404,7 @@ def resolve(environ: Mapping[str, str] | None = None) -> Resolved:
     runtime = env.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     reading = _Reading()
     for path in reading.guarded(lambda: config_file.files_of(config_dir)) or ():
-        reading.guarded(lambda path=path: reading.take(config_file.read(path)))  # type: ignore[misc]
+        reading.guarded(partial(reading.take, path))
     reading.take_environment(env)
     config = Config(
         **{name: kind(**reading.values[name]) for name, kind in TABLES.items()},
@@ -416,7 +417,7 @@ def resolve(environ: Mapping[str, str] | None = None) -> Resolved:
     )
     for check in (_check_gateway, _check_notify, _check_isolation, _check_names, _check_numbers,
                   _check_folders):  # fmt: skip
-        reading.guarded(lambda check=check: check(config))  # type: ignore[misc]
+        reading.guarded(partial(check, config))
     settings = tuple(
         Setting(name, spec.name, getattr(getattr(config, name), spec.name),
                 reading.sources.get((name, spec.name), "default"))
@@ -473,29 +474,38 @@ class _Reading:
         place = next((p for p in places if p), "")
         return f"{place}: {'.'.join(key)}" if place else ".".join(key)
 
-    def take(self, file: config_file.File | None) -> None:
-        """Lays a file over what was read before; what is wrong in it is left out."""
+    def take(self, path: Path) -> None:
+        """Lays a file over what was read before; what is wrong in it is left out.
+
+        Raises:
+            ConfigError: nothing of it can be read.
+        """
+        file = config_file.read(path)
         if file is None:
             return
         self.files.append(file.path)
         for name, raw in file.raw.items():
             where = file.where(name)
-            if name == "drivers" and isinstance(raw, Mapping):
-                self._take_drivers(file, raw)
-            elif name not in TABLES and name != "drivers":
-                self.guarded(lambda name=name, where=where: refuse_unknown(  # type: ignore[misc]
-                    where, "table", {name}, {*TABLES, "drivers"}))  # fmt: skip
-            elif not isinstance(raw, Mapping):
+            if not self._is_known(where, "table", name, {*TABLES, "drivers"}):
+                continue
+            if not isinstance(raw, Mapping):
                 hint = "Write [drivers.NAME]." if name == "drivers" else f"Write [{name}]."
                 self.problems.append(ConfigError(f"{where}: {name} is a table.", hint=hint))
+            elif name == "drivers":
+                self._take_drivers(file, raw)
             else:
-                known = {f.name for f in fields(TABLES[name])}
-                for key, value in raw.items():
-                    at = file.where(name, key)
-                    self.guarded(lambda key=key, at=at, name=name, known=known: refuse_unknown(  # type: ignore[misc]
-                        at, f"key of [{name}]", {key}, known))  # fmt: skip
-                    if key in known:
-                        self._take_value(name, key, value, at, f"{at}: {name}.{key}")
+                self._take_table(file, name, raw)
+
+    def _take_table(self, file: config_file.File, name: str, raw: Mapping[str, Any]) -> None:
+        known = {f.name for f in fields(TABLES[name])}
+        for key, value in raw.items():
+            where = file.where(name, key)
+            if self._is_known(where, f"key of [{name}]", key, known):
+                self._take_value(name, key, value, where, f"{where}: {name}.{key}")
+
+    def _is_known(self, where: str, what: str, name: str, known: set[str]) -> bool:
+        self.guarded(partial(refuse_unknown, where, what, {name}, known))
+        return name in known
 
     def _take_drivers(self, file: config_file.File, raw: Mapping[str, Any]) -> None:
         for key in file.places:

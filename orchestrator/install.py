@@ -36,6 +36,11 @@ SERVICES = (
     "mc-dispatch.service",
     "mc-webgate.service",
 )  # restarted when the program or the configuration changed
+OF_EMBEDDED = (
+    "mc-backup.timer",
+    "mc-backup.service",
+    "mc-postgres.service",
+)  # of no use with a database of one's own
 GATEWAY_TIMEOUT_S = 10.0
 
 
@@ -63,8 +68,7 @@ class Report:
 def unit_files(config: Config) -> list[Path]:
     """The units of this configuration, as they come with the product."""
     found = sorted(p for p in share_path("units").iterdir() if p.suffix != ".j2")
-    of_embedded = {"mc-postgres.service", "mc-backup.service", "mc-backup.timer"}
-    return [p for p in found if not (config.database.url and p.name in of_embedded)]
+    return [p for p in found if not (config.database.url and p.name in OF_EMBEDDED)]
 
 
 def drop_ins(config: Config) -> dict[Path, str | None]:
@@ -111,6 +115,8 @@ def install(
         if manager.unit("mc.target").unit_file != "enabled":
             report.step("mc.target starts at boot", lambda: manager.enable(["mc.target"]))
         _start(report, config, manager)
+        if config.database.url:
+            _retire_embedded(report, config, manager)
     _gateway(config)
     click.echo(
         "Nothing had to be changed." if not report.changed else f"{report.changed} steps done."
@@ -350,6 +356,19 @@ def _start(report: Report, config: Config, manager: systemd.UserManager) -> None
             manager.start(unit)
 
     report.step("services run", start if idle else None)
+
+
+def _retire_embedded(report: Report, config: Config, manager: systemd.UserManager) -> None:
+    """The embedded database's units go once the other one is in use; the cluster itself stays."""
+    left = [path for name in OF_EMBEDDED if (path := unit_folder(config) / name).is_file()]
+
+    def retire() -> None:
+        for path in left:
+            manager.stop(path.name)
+            path.unlink()
+        manager.reload()
+
+    report.step("the embedded PostgreSQL is not used", retire if left else None)
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Manuals out of the code: docs/cli.md's reference, and the man pages that setup installs.
+"""Manuals out of the code: references in docs/cli.md and docs/configuration.md, and the man pages of setup.
 
 ticketctl(1) is what click knows of the commands, mission-control.toml(5) what `reference` knows of the
 keys, ticket@.service(5) docs/units.md and the unit itself. Pure: text in, text out.
@@ -110,6 +110,17 @@ def cli_markdown(main: click.Group) -> str:
         lines += [f"- `{option.shown}`: {option.text}" for option in command.options]
         lines += [""] if command.options else []
     return "\n".join([*lines, END])
+
+
+def toml_markdown() -> str:
+    """The same of docs/configuration.md: a table for each table."""
+    lines = [BEGIN]
+    for table, keys in groupby(reference.all_keys(), key=lambda key: key.table):
+        lines += ["", f"## [{table}]", "", reference.summary_of(table), ""]
+        if table == "drivers.NAME":
+            lines += ["An example of each, and how to find patterns: [drivers.md](drivers.md).", ""]
+        lines += ["| key | default | |", "| --- | --- | --- |", *(key.row for key in keys)]
+    return "\n".join([*lines, "", END])
 
 
 def replaced(page: str, part: str) -> str:

@@ -1,4 +1,4 @@
-"""`make docs`: writes the part of docs/cli.md that is made of the commands."""
+"""`make docs`: writes the parts of docs/ that are made of the code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 from orchestrator import manual
 from orchestrator.cli import main
 
-PAGE = Path(__file__).resolve().parents[1] / "docs/cli.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(manual.replaced(text, manual.cli_markdown(main)), encoding="utf-8")
+    for name, part in (
+        ("cli.md", manual.cli_markdown(main)),
+        ("configuration.md", manual.toml_markdown()),
+    ):
+        text = (DOCS / name).read_text(encoding="utf-8")
+        (DOCS / name).write_text(manual.replaced(text, part), encoding="utf-8")
