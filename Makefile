@@ -1,6 +1,6 @@
 # Shorthands; everything here is one of the two commands of the README.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit machine claude browser faults soak shell docs clean
+.PHONY: help install demo test lint unit machine claude browser faults soak bench shell docs clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ faults: ## every drill of docs/faults.md, into benchmarks/results/faults.md (roo
 
 soak: ## ten tickets and random faults for MINUTES=60, a ledger at the end (root)
 	MC_SOAK_MINUTES=$(or $(MINUTES),60) tests/run tests/faults/test_soak.py --reruns 0 -s
+
+bench: ## the figures of benchmarks/results, or ONLY=latency,echo; QUICK=1 for a look (root; half an hour)
+	tests/run bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 shell: ## a shell in a throw-away machine with the product installed (root)
 	python3 -m tests.machine shell --installed

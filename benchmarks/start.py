@@ -65,11 +65,12 @@ def main() -> int:
         ):
             ticket = product.new("start", *args, *program)
             unit = f"ticket@{ticket}"
+            # once before: its folder, or its worktree, is there afterwards
+            product.ctl("start", str(ticket))
             folder = product.work(ticket)
             if "--repo" in args:
-                product.ctl("start", str(ticket))
                 folder = product.show(ticket)["worktree_path"]
-                product.ctl("stop", str(ticket))
+            product.ctl("stop", str(ticket))
             times = measured(
                 machine,
                 folder,

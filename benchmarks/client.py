@@ -1,0 +1,344 @@
+"""One kind of client for every system: reads what a pane prints, types into it, and keeps the time.
+
+Runs on the machine itself, as a process of its own. What it connects to is JSON on the first line of
+stdin; then a command a line, each answered by a line of JSON:
+
+    watch SECONDS    milliseconds from print to sight, of every stamp each watched connection saw
+    echo COUNT       milliseconds from a key to its echo
+    flood LINES      what came of that many numbered lines, and how fast
+    say TEXT         seconds (CLOCK_REALTIME) when it was typed, and when that was acknowledged
+    back             seconds (CLOCK_MONOTONIC) when stamps are seen again after a hang-up
+
+    python3 -m benchmarks.client        (by measure.Client)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import resource
+import select
+import socket
+import sys
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+READ_BYTES = 256 * 1024
+STAMP = re.compile(rb"@(\d{10,})@")  # what agent.py prints: CLOCK_MONOTONIC in nanoseconds
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+GIVE_UP_S = 120.0
+PAUSE_S = 0.5  # of agent.py between THE-BEGIN and the flood
+
+
+class Connection:
+    """One look at a pane. `take` gives what the pane printed out of what came."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.rest = b""
+        self.socket = socket.create_connection(("127.0.0.1", spec["port"]), timeout=60)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.greet()
+        self.socket.setblocking(False)
+
+    def fileno(self) -> int:
+        """For epoll."""
+        return self.socket.fileno()
+
+    def read(self) -> bytes:
+        """What came; raises when hung up on."""
+        with suppress(BlockingIOError):
+            if data := self.socket.recv(READ_BYTES):
+                return data
+            raise ConnectionError("hung up on")
+        return b""
+
+    def greet(self) -> None:
+        """The request, up to the end of the answer's headers."""
+        lines = [f"GET {self.spec['path']} HTTP/1.1", f"Host: 127.0.0.1:{self.spec['port']}"]
+        lines += [f"{name}: {value}" for name, value in self.spec.get("headers", {}).items()]
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        while b"\r\n\r\n" not in self.rest:
+            self.rest += self.socket.recv(4096)
+        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
+        if head.split(b" ")[1] not in {b"200", b"101"}:
+            raise ConnectionError(head.decode(errors="replace"))
+
+    def take(self, data: bytes) -> bytes:
+        """The pane's bytes."""
+        raise NotImplementedError
+
+    def type(self, text: str) -> None:
+        """Keys."""
+        raise NotImplementedError
+
+    def typed(self) -> None:
+        """Waits until the keys were taken; not part of an echo's time."""
+
+
+class Events(Connection):
+    """Server-sent events, and keys by POST on a second connection that stays."""
+
+    _keys: socket.socket | None = None
+
+    def take(self, data: bytes) -> bytes:
+        """Of `pane` events in base64, or of asciinema's lines."""
+        *whole, self.rest = (self.rest + data).split(b"\n\n")
+        found = []
+        for event in whole:
+            head, _, text = event.rpartition(b"data: ")
+            if self.spec.get("asciinema"):
+                with suppress(ValueError, IndexError, KeyError):
+                    said = json.loads(text)
+                    found += [said[2].encode()] if said[1] == "o" else []
+            elif b"event: pane" in head:
+                found.append(base64.b64decode(text))
+        return b"".join(found)
+
+    def type(self, text: str) -> None:
+        """One POST."""
+        if self._keys is None:
+            self._keys = socket.create_connection(("127.0.0.1", self.spec["port"]))
+            self._keys.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if before := self.spec.get("before"):
+                self._post(*before)
+                self.typed()
+        path, body = self.spec["keys"]
+        self._post(path, {**body, self.spec["key_name"]: text})
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        text = json.dumps(body).encode()
+        lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{self.spec['port']}",
+                 "Content-Type: application/json", f"Content-Length: {len(text)}"]  # fmt: skip
+        lines += [f"{name}: {value}" for name, value in self.spec.get("headers", {}).items()]
+        assert self._keys is not None  # noqa: S101  # `type` made it
+        self._keys.sendall("\r\n".join([*lines, "", ""]).encode() + text)
+
+    def typed(self) -> None:
+        """The answer of the POST."""
+        assert self._keys is not None  # noqa: S101  # `type` made it
+        said = b""
+        while b"\r\n\r\n" not in said:
+            said += self._keys.recv(65_536)
+        head, _, body = said.partition(b"\r\n\r\n")
+        if not head.split(b" ")[1].startswith(b"2"):
+            raise ConnectionError(said.decode(errors="replace"))
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        while length and len(body) < int(length[1]):
+            body += self._keys.recv(65_536)
+
+
+class WebSocket(Connection):
+    """terminado's: a list of JSON in each frame."""
+
+    def greet(self) -> None:
+        """The upgrade."""
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.spec["headers"] = {
+            "Upgrade": "websocket", "Connection": "Upgrade",
+            "Sec-WebSocket-Key": key, "Sec-WebSocket-Version": "13",
+        }  # fmt: skip
+        super().greet()
+
+    def take(self, data: bytes) -> bytes:
+        """Of whole frames; a server's are not masked."""
+        self.rest += data
+        at, found = 0, []
+        while len(self.rest) - at >= 2:
+            size, body = self.rest[at + 1] & 127, at + 2
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                size, body = int.from_bytes(self.rest[body : body + width], "big"), body + width
+            if len(self.rest) < body + size:
+                break
+            if self.rest[at] & 15 == 1:
+                said = json.loads(self.rest[body : body + size])
+                found += [said[1].encode()] if said[0] == "stdout" else []
+            at = body + size
+        self.rest = self.rest[at:]
+        return b"".join(found)
+
+    def type(self, text: str) -> None:
+        """One frame, masked with zeros."""
+        body = json.dumps(["stdin", text]).encode()
+        self.socket.sendall(bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body)
+
+
+class Log(Connection):
+    """The floor: whoever reads the pane log when inotify says that it grew."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        from watchdog.observers import inotify_c  # noqa: PLC0415  # only on machines with the product
+
+        self.spec = spec
+        self._watch = inotify_c.inotify_init()
+        inotify_c.inotify_add_watch(
+            self._watch, os.fsencode(spec["log"]), inotify_c.InotifyConstants.IN_MODIFY
+        )
+        os.set_blocking(self._watch, False)
+        self._file = Path(spec["log"]).open("rb", buffering=0)  # noqa: SIM115
+        self._file.seek(0, os.SEEK_END)
+
+    def fileno(self) -> int:
+        """inotify's."""
+        return int(self._watch)
+
+    def read(self) -> bytes:
+        """All that is new."""
+        with suppress(BlockingIOError):
+            os.read(self._watch, 65_536)
+        return self._file.read()
+
+    def take(self, data: bytes) -> bytes:
+        """As it is."""
+        return data
+
+
+KINDS = {"events": Events, "websocket": WebSocket, "log": Log}
+
+
+class Crowd:
+    """All connections of one process; the first `watched` are looked at."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        made = [KINDS[spec["kind"]](dict(spec)) for _ in range(spec.get("viewers", 1))]
+        self._all = {one.fileno(): one for one in made}
+        self._watched = dict(list(self._all.items())[: spec.get("watched", 1)])
+        self._one = made[0]
+        self._poll = select.epoll()
+        for fd in self._all:
+            self._poll.register(fd, select.EPOLLIN)
+
+    def _look(self, timeout_s: float) -> list[tuple[int, bytes, int]]:
+        seen = []
+        for fd, _ in self._poll.poll(timeout_s):
+            data = self._all[fd].read()
+            now_ns = time.monotonic_ns()
+            if fd in self._watched and data:
+                seen.append((fd, self._watched[fd].take(data), now_ns))
+        return seen
+
+    def settle(self, quiet_s: float = 0.3) -> None:
+        """Reads away what was there before."""
+        until = time.monotonic() + 5
+        while self._look(quiet_s) and time.monotonic() < until:
+            pass
+
+    def watch(self, argument: str) -> dict[str, Any]:
+        """See the module."""
+        latencies: list[float] = []
+        began_ns, deadline = time.monotonic_ns(), time.monotonic() + float(argument)
+        ends: dict[int, bytes] = {}
+        while time.monotonic() < deadline:
+            for fd, new, now_ns in self._look(0.1):
+                text = ends.get(fd, b"") + new
+                last = 0
+                for found in STAMP.finditer(text):
+                    last = found.end()
+                    if int(found[1]) > began_ns:
+                        latencies.append((now_ns - int(found[1])) / 1e6)
+                ends[fd] = text[last:][-24:]  # a stamp in two pieces
+        return {"ms": latencies}
+
+    def echo(self, argument: str) -> dict[str, Any]:
+        """See the module."""
+        self._one.type(LETTERS[-1])  # the first one also makes the connection
+        self.settle()
+        self._one.typed()
+        found = []
+        for number in range(int(argument)):
+            letter = LETTERS[number % (len(LETTERS) - 1)]
+            begun = time.monotonic()
+            self._one.type(letter)
+            while not any(letter.encode() in text for _, text, _ in self._look(1)):
+                if time.monotonic() > begun + GIVE_UP_S:
+                    raise SystemExit(f"no echo of {letter}")
+            found.append((time.monotonic() - begun) * 1e3)
+            self._one.typed()
+            time.sleep(0.02)  # a key at a time, as typed
+        return {"ms": found}
+
+    def flood(self, argument: str) -> dict[str, Any]:
+        """See the module."""
+        lines = int(argument)
+        if "keys" in self._one.spec or self._one.spec["kind"] == "websocket":
+            self._one.type(f"flood {lines}\r")
+            self._one.typed()
+        else:
+            print(json.dumps({"go": True}), flush=True)
+        fd, begun, rest, crc, seen = self._one.fileno(), 0.0, b"", 0, 0
+        deadline = time.monotonic() + GIVE_UP_S
+        while time.monotonic() < deadline:
+            for which, piece, now_ns in self._look(1):
+                if which != fd:
+                    continue
+                rest += piece
+                if not begun:
+                    _, there, after = rest.partition(b"THE-BEGIN\r\n")
+                    if not there:
+                        continue
+                    rest, begun = after, now_ns / 1e9
+                end = rest.find(b"THE-END")
+                body = rest[:end] if end >= 0 else rest[:-16]
+                crc, seen = zlib.crc32(body, crc), seen + body.count(b"\n")
+                if end >= 0:
+                    exact = crc == crc_of(lines)
+                    share = 1.0 if exact else min(seen / lines, 0.999)
+                    return {"seconds": now_ns / 1e9 - begun - PAUSE_S, "share": share}
+                rest = rest[-16:]
+        return {"seconds": GIVE_UP_S, "share": 0.0}
+
+    def say(self, argument: str) -> dict[str, Any]:
+        """See the module."""
+        begun = time.time()
+        self._one.type(argument)
+        self._one.typed()
+        return {"at": begun, "acknowledged": time.time()}
+
+    def back(self, _: str) -> dict[str, Any]:
+        """See the module."""
+        one, deadline = self._one, time.monotonic() + GIVE_UP_S
+        while True:
+            try:
+                select.select([one], [], [], 1)
+                seen = one.take(one.read())
+            except OSError:
+                seen = b""
+                with suppress(OSError):
+                    one = KINDS[one.spec["kind"]](one.spec)
+            if one is not self._one and STAMP.search(seen):
+                return {"at": time.monotonic()}
+            if time.monotonic() > deadline:
+                raise SystemExit("the pane was not seen again")
+
+
+def crc_of(lines: int) -> int:
+    """Of what a terminal makes of the numbered lines of agent.py."""
+    crc = 0
+    for start in range(0, lines, 10_000):
+        block = "".join(f"{n:015d}\r\n" for n in range(start, min(lines, start + 10_000)))
+        crc = zlib.crc32(block.encode(), crc)
+    return crc
+
+
+def main() -> None:
+    """Connects, says so, and does what it is told."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    crowd = Crowd(json.loads(sys.stdin.readline()))
+    crowd.settle(0.1)
+    print(json.dumps({"connected": True}), flush=True)
+    for line in sys.stdin:
+        verb, _, argument = line.strip().partition(" ")
+        does = {"watch": crowd.watch, "echo": crowd.echo, "flood": crowd.flood,
+                "say": crowd.say, "back": crowd.back}  # fmt: skip
+        print(json.dumps(does[verb](argument)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
