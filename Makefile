@@ -18,7 +18,7 @@ lint unit machine claude browser: ## tests/run PART
 	tests/run $@
 
 faults: ## every drill of docs/faults.md, into benchmarks/results/faults.md (root; half an hour)
-	folder=$$(mktemp -d) && MC_FAULTS_DIR=$$folder tests/run unit machine faults claude browser -m fault; \
+	folder=$$(mktemp -d) && MC_FAULTS_DIR=$$folder MC_DRILL_EMULATED=1 tests/run unit machine faults claude browser -m fault; \
 	python3 -m tests.faults $$folder
 
 soak: ## ten tickets and random faults for MINUTES=60, a ledger at the end (root)
