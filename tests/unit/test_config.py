@@ -322,6 +322,22 @@ def test_check_tells_all_mistakes_at_once(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "key"), [('ready = ["("]', "ready"), ('resume = ["{{ nobody }}"]', "resume"), ('conversation = "{{"', "conversation")]
+)  # fmt: skip
+def test_check_tries_patterns_and_templates_too(tmp_path: Path, line: str, key: str) -> None:
+    """What a start would stumble over is told with its line; commands that need no driver go on."""
+    folder = tmp_path / ".config/mission-control"
+    folder.mkdir(parents=True)
+    good = {"command": '["x"]', "ready": '["r"]', "busy": '["b"]'}
+    text = "".join(f"{name} = {value}\n" for name, value in good.items() if name != key)
+    (folder / "config.toml").write_text(f"[drivers.a]\n{line}\n{text}")
+    done = run_config(tmp_path, "check")
+    assert done.exit_code == 78
+    assert f"config.toml:2:1: drivers.a.{key}" in done.stderr
+    assert run_config(tmp_path, "show").exit_code == 0
+
+
 def test_show_says_who_said_it_and_no_secret(tmp_path: Path) -> None:
     """`config show` has each key with its source; a password or token is nowhere in it."""
     (tmp_path / ".config/mission-control").mkdir(parents=True)
