@@ -6,13 +6,14 @@ An entry point's commands, like cli.py's, which registers them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import click
 
 from orchestrator import config as configuration
 from orchestrator.cli_common import print_json, print_table, reports_errors
-from orchestrator.config import Setting, as_toml
-from orchestrator.errors import EX_CONFIG
+from orchestrator.config import Resolved, Setting, as_toml
+from orchestrator.errors import EX_CONFIG, ConfigError
 
 
 @click.group()
@@ -29,27 +30,39 @@ def check(as_json: bool) -> None:
     Exit status 78 when there is one. Nothing is changed, and no service is asked.
     """
     found = configuration.resolve()
+    problems = [*found.problems, *_of_drivers(found)]
     if as_json:
         print_json(
             {
                 "files": [str(p) for p in found.files],
-                "problems": [{"message": p.message, "hint": p.hint} for p in found.problems],
+                "problems": [{"message": p.message, "hint": p.hint} for p in problems],
                 "notes": list(found.notes),
             }
         )
     else:
-        for problem in found.problems:
+        for problem in problems:
             click.echo(problem.message, err=True)
             if problem.hint:
                 click.echo(f"       {problem.hint}", err=True)
         for note in found.notes:
             click.echo(f"note: {note}", err=True)
-        if not found.problems:
+        if not problems:
             changed = sum(s.source != "default" for s in found.settings)
             files = ", ".join(str(p) for p in found.files) or "no file"
             click.echo(f"No mistakes: {files}; {changed} keys are not left at their default.")
-    if found.problems:
+    if problems:
         sys.exit(EX_CONFIG)
+
+
+def _of_drivers(found: Resolved) -> Iterator[ConfigError]:
+    """What only a start would tell: a pattern or a template that cannot be used."""
+    from orchestrator.drivers.table import of_table
+
+    for table in found.config.drivers.values():
+        try:
+            of_table(table)
+        except ConfigError as error:
+            yield found.placed(error)
 
 
 @config.command()

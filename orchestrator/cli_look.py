@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -60,7 +61,8 @@ def list_(closed: bool, watch: bool, as_json: bool) -> None:
 
     _, database = open_database()
     if watch:
-        _watch(database, closed=closed, as_json=as_json)
+        with suppress(KeyboardInterrupt):
+            _watch(database, closed=closed, as_json=as_json)
         return
     found = tickets.list_all(database, closed=closed)
     if as_json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -63,7 +64,8 @@ def top(delay: float, times: int | None, as_json: bool) -> None:
     looks = Looks(database)
     looks.take()
     if sys.stdout.isatty() and not as_json:
-        _live(looks, delay, times)
+        with suppress(KeyboardInterrupt):
+            _live(looks, delay, times)
         return
     for number in range(times or 1):
         time.sleep(delay if number else FIRST_S)  # a share of the CPU is one of some time

@@ -377,6 +377,11 @@ class Resolved:
     files: tuple[Path, ...]  #: those that were there
     problems: tuple[ConfigError, ...]  #: each with file, line and column
     notes: tuple[str, ...]  #: what is probably meant otherwise
+    sources: Mapping[tuple[str, ...], str]  #: who said each key, those of [drivers.NAME] too
+
+    def placed(self, error: ConfigError) -> ConfigError:
+        """What somebody else found wrong with a key, with the key's place."""
+        return _placed(error, self.sources)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
@@ -424,8 +429,9 @@ def resolve(environ: Mapping[str, str] | None = None) -> Resolved:
         for name, kind in TABLES.items() for spec in fields(kind)
     )  # fmt: skip
     return Resolved(
-        config, settings, tuple(reading.files), tuple(reading.problems), tuple(reading.notes)
-    )
+        config, settings, tuple(reading.files), tuple(reading.problems), tuple(reading.notes),
+        reading.sources,
+    )  # fmt: skip
 
 
 #: every table but [drivers.NAME], in the order of the reference
@@ -462,10 +468,7 @@ class _Reading:
         try:
             return act()
         except ConfigError as error:
-            # A check's sentence begins with its key.
-            key = tuple(error.message.partition(" ")[0].rstrip(":").split("."))
-            place = f"{self.sources[key]}: " if key in self.sources else ""
-            self.problems.append(ConfigError(place + error.message, hint=error.hint))
+            self.problems.append(_placed(error, self.sources))
         return None
 
     def where(self, *key: str) -> str:
@@ -550,6 +553,13 @@ class _Reading:
             return
         self.values[table][key] = value
         self.sources[(table, key)] = source
+
+
+def _placed(error: ConfigError, sources: Mapping[tuple[str, ...], str]) -> ConfigError:
+    """The sentence of a check begins with its key: the key's place goes before it."""
+    key = tuple(error.message.partition(" ")[0].rstrip(":").split("."))
+    place = f"{sources[key]}: " if key in sources else ""
+    return ConfigError(place + error.message, hint=error.hint)
 
 
 def as_toml(value: object) -> str:

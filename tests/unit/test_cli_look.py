@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -189,6 +190,19 @@ def test_top_on_a_terminal_refreshes_and_q_leaves(home: dict[str, str], database
     after = termios.tcgetattr(screen.inner)
     assert screen.end() == 0
     assert after[3] == screen.before[3]
+
+
+def test_ctrl_c_leaves_top_too(home: dict[str, str], database: Database) -> None:
+    """Without a word, and with the terminal as it was."""
+    tickets.create(database, title="x")
+    screen = Terminal(home, "top")
+    screen.read_until("0 tickets")
+    screen.process.send_signal(signal.SIGINT)
+    screen.read_until("\x1b[?1049l")
+    after = termios.tcgetattr(screen.inner)
+    assert screen.end() == 0
+    assert after[3] == screen.before[3]
+    assert "Abort" not in screen.text
 
 
 def test_list_watch_follows(home: dict[str, str], database: Database) -> None:

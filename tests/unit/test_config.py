@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from orchestrator import config as configuration
@@ -207,25 +207,58 @@ def test_a_mistake_has_line_and_column(tmp_path: Path, text: str, said: str) -> 
     assert f"{tmp_path}/.config/mission-control/{said}" in caught.value.message
 
 
-@given(st.text(alphabet="ab[]{}=.,\"'#\\\n 1", max_size=40))
+NAMES = st.sampled_from(["a", "b-c", "1", '"x y"', '"q=\\"]"', "'r.s'", "d", "e", "f"])
+DOTTED = st.lists(NAMES, min_size=1, max_size=3).flatmap(
+    lambda names: st.sampled_from([".", " . ", "\t."]).map(lambda dot: dot.join(names))
+)
+PLAIN = st.sampled_from(
+    [
+        "1", "true", "1979-05-27T07:32:00Z", '""', '"[a] # = 1"', "'\\'", '"\\" = {"', "'''\n]= '' x'''",
+        '"""\n[x]\na = "1""\\""""', '"""a"""""', '"""\\\\"""',
+    ]
+)  # fmt: skip
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: st.one_of(
+        st.lists(inner).map(lambda found: f"[ # ]\n {', '.join(found)} ]"),
+        st.tuples(DOTTED, inner).map(lambda pair: f"{{ {pair[0]} = {pair[1]} }}"),
+    ),
+    max_leaves=5,
+)
+LINES = st.one_of(
+    DOTTED.map(lambda key: f" [ {key} ] # [b]"),
+    DOTTED.map(lambda key: f"[[{key}]]"),
+    st.tuples(DOTTED, VALUES).map(lambda pair: f"  {pair[0]} = {pair[1]} # x = 1"),
+    st.sampled_from(["", "# a = 1", "\t"]),
+)
+NAME = re.compile(r"""[\w-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
+
+
+@given(st.lists(LINES, max_size=8).map("\n".join))
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 def test_whatever_is_toml_has_its_keys_found(text: str) -> None:
     """Where tomllib reads a text, each of its keys has a place, and it stands there."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        return
+        reject()
     found = config_file._Scan(text).keys
 
     def keys(table: dict[str, Any], above: config_file.Key = ()) -> Iterator[config_file.Key]:
         for key, value in table.items():
             yield (*above, key)
-            for inner in value if isinstance(value, list) else [value]:
-                if isinstance(inner, dict):
-                    yield from keys(inner, (*above, key))
+            inner = value if isinstance(value, list) else [value]
+            while any(isinstance(one, list) for one in inner):
+                inner = [x for one in inner for x in (one if isinstance(one, list) else [one])]
+            for one in inner:
+                if isinstance(one, dict):
+                    yield from keys(one, (*above, key))
 
     assert set(keys(raw)) == set(found)
     for key, at in found.items():
-        assert text[at:].startswith((key[-1], '"', "'")), key
+        name = NAME.match(text, at)
+        assert name is not None
+        assert tomllib.loads(f"{name[0]} = 1") == {key[-1]: 1}
 
 
 def test_not_utf8_is_said_with_its_place(tmp_path: Path) -> None:
@@ -287,6 +320,22 @@ def test_check_tells_all_mistakes_at_once(tmp_path: Path) -> None:
     assert len(found["files"]) == 1
     with pytest.raises(ConfigError, match="4 more: ticketctl config check"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"), [('ready = ["("]', "ready"), ('resume = ["{{ nobody }}"]', "resume"), ('conversation = "{{"', "conversation")]
+)  # fmt: skip
+def test_check_tries_patterns_and_templates_too(tmp_path: Path, line: str, key: str) -> None:
+    """What a start would stumble over is told with its line; commands that need no driver go on."""
+    folder = tmp_path / ".config/mission-control"
+    folder.mkdir(parents=True)
+    good = {"command": '["x"]', "ready": '["r"]', "busy": '["b"]'}
+    text = "".join(f"{name} = {value}\n" for name, value in good.items() if name != key)
+    (folder / "config.toml").write_text(f"[drivers.a]\n{line}\n{text}")
+    done = run_config(tmp_path, "check")
+    assert done.exit_code == 78
+    assert f"config.toml:2:1: drivers.a.{key}" in done.stderr
+    assert run_config(tmp_path, "show").exit_code == 0
 
 
 def test_show_says_who_said_it_and_no_secret(tmp_path: Path) -> None:
