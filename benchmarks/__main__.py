@@ -131,7 +131,7 @@ def main() -> int:
                 traceback.print_exc()
                 failed.append(name)
             if not options.quick:  # what was measured so far is kept, whatever comes next
-                found.update({one.key: one for one in bench.found})
+                found = {**figures.load(path)[0], **{one.key: one for one in bench.found}}
                 write(found, told, missing)
     shown = {**found, **{one.key: one for one in bench.found}}
     print(report.page(shown, told, missing))

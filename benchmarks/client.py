@@ -223,9 +223,9 @@ class Crowd:
                 seen.append((fd, self._watched[fd].take(data), now_ns))
         return seen
 
-    def settle(self, quiet_s: float = 0.3) -> None:
-        """Reads away what was there before."""
-        until = time.monotonic() + 5
+    def settle(self, quiet_s: float = 0.3, most_s: float = 5.0) -> None:
+        """Reads away what was there before; a pane that goes on printing is never quiet."""
+        until = time.monotonic() + most_s
         while self._look(quiet_s) and time.monotonic() < until:
             pass
 
@@ -331,7 +331,7 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     crowd = Crowd(json.loads(sys.stdin.readline()))
-    crowd.settle(0.1)
+    crowd.settle(0.1, most_s=0.5)
     print(json.dumps({"connected": True}), flush=True)
     for line in sys.stdin:
         verb, _, argument = line.strip().partition(" ")

@@ -132,6 +132,14 @@ def _ours(bench: Bench, name: str, driver: str, count: int, bare: float) -> None
     )
     memory = bench.pss_bytes(bench.service_pids(f"ticket@{ticket}")) / MIB
     bench.note("message", "memory", "MiB", [memory], system=name, how="PSS of the ticket")
+    # sent_at is written down right before the first byte: the rest is the paste and its Enter
+    rows = {
+        str(m["body"]): m
+        for m in json.loads(product.ctl("queue", str(ticket), "-n", "1000", "--json").stdout)
+    }
+    marked = [datetime.fromisoformat(rows[text]["sent_at"]).timestamp() for text in texts[1:]]
+    held = [(sent - at) * 1e3 for sent, at in zip(marked, told[1:], strict=True)]
+    bench.note("message", "until its first byte is sent", "ms", held, system=name)
     own = [one - bare for one in first]
     bench.note("message", "our own part", "ms", own, system=name, how=f"above {BY_HAND}")
     product.ctl("stop", str(ticket), check=False)
