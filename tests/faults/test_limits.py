@@ -55,8 +55,9 @@ while True: x.append(bytearray(1 << 20))"')
 op ticketctl set "$worker" MemoryMax=100M
 op ticketctl start "$worker"
 for n in $(seq 120); do [ "$(prop "$worker" NRestarts)" -gt 1 ] && break; sleep 1; done
+restarts=$(prop "$worker" NRestarts)
 op systemctl --user stop "ticket@$worker"
-say restarts "$(prop "$worker" NRestarts)" "$(op ticketctl events "$worker" --json | grep -o 'was killed by SIGKILL' | head -n 1)"
+say restarts "$restarts" "$(op ticketctl events "$worker" --json | grep -o 'was killed by SIGKILL' | head -n 1)"
 
 say neighbour "$([ "$pid" = "$(prop "$neighbour" MainPID)" ] && echo same)" \
     "$(( $(date +%s) - $(cat /home/op/.local/state/mission-control/tickets/$neighbour/work/alive) < 30 ))"

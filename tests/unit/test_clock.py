@@ -17,6 +17,8 @@ HOUR_S = 3600.0
 ALLOWED = {
     "orchestrator/tmux.py": "compares with tmux's own stamps, which are of that clock",
     "orchestrator/delivery.py": "compares with a file's stamp",
+    "orchestrator/doctor.py": "compares it with the database's",
+    "orchestrator/bundle.py": "stamps of files",
     "webgate/metrics.py": "says when the process began",
     "orchestrator/demo_agent.py": "stamps of a demonstration",
     "orchestrator/demo_log.py": "stamps of a demonstration",
