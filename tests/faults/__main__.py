@@ -28,12 +28,13 @@ def rows() -> dict[int, tuple[str, str, str]]:
 
 
 def told(folder: Path) -> list[dict[str, Any]]:
-    """The last line of each test: one that was tried again is what it came to in the end."""
+    """The last line of each test: one that was tried again is what it came to in the end, a skipped one only if it never ran."""
     lines = [
         json.loads(line)
         for path in sorted(folder.glob("*.jsonl"), key=lambda p: p.stat().st_mtime)
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
+    lines.sort(key=lambda line: line["outcome"] != "skipped")
     return list({line["test"]: line for line in lines}.values())
 
 
