@@ -88,7 +88,7 @@ def until(what: str, ask: Callable[[], bool]) -> None:
 
 def streamed(host: str, port: int, token: str) -> str:
     """What the gateway's stream shows of the pane: the last 10 KB, decoded."""
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=2)
     connection.request(
         "GET", f"/api/ticket/{TICKET}/stream", headers={"Authorization": f"Bearer {token}"}
     )
@@ -100,7 +100,8 @@ def streamed(host: str, port: int, token: str) -> str:
                 event = line[6:].strip()
             elif line.startswith(b"data:") and event == b"pane":
                 shown += base64.b64decode(line[5:])
-                break
+                if ANSWER.encode() in shown:  # a first look comes in several pieces
+                    break
     except TimeoutError:
         pass
     finally:
