@@ -18,7 +18,7 @@ import pytest
 from tests.faults.record import Drill
 from tests.machine.cache import Layer
 from tests.machine.fixtures import NewMachine
-from tests.machine.product import Product
+from tests.machine.product import STATE, Product
 
 MINUTES = float(os.environ.get("MC_SOAK_MINUTES", "0.7"))
 REBOOTS = MINUTES >= 5
@@ -74,8 +74,10 @@ class Soak:
             pid = product.main_pid(dice.choice([*self.agents, *self.printers]))
             product.machine.sh(f"kill -9 {pid} || true" if pid else "true")
         elif what == "pipe":
+            log = f"{STATE}/tickets/{dice.choice(self.printers)}/pane.log"
             product.machine.sh(
-                f"pkill -9 -of 'cat >> .*/{dice.choice(self.printers)}/pane.log' || true"
+                "for p in $(pgrep -x cat); do"
+                f' if [ "$(readlink /proc/$p/fd/1)" = {log} ]; then kill -9 $p; fi; done'
             )
         elif what == "reboot":
             product.machine.reboot()
