@@ -18,7 +18,7 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import TicketError, Unavailable
+from orchestrator.errors import ConfigError, TicketError, Unavailable
 from orchestrator.store import logins
 from orchestrator.store.db import Database
 from webgate import problems
@@ -81,12 +81,21 @@ class LoginLimit:
 
 
 def ensure_token(path: Path) -> None:
-    """Makes the bearer token of programs, 256 bit, for the owner's eyes only, unless it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Makes the bearer token of programs, 256 bit, for the owner's eyes only, unless it is there.
+
+    Raises:
+        ConfigError: it cannot be made here: as a service the gateway writes nowhere in the home.
+    """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return
+    except OSError as error:
+        raise ConfigError(
+            f"There is no token for programs, and it cannot be made at {path}: {error.strerror}.",
+            hint="Make it: ticketctl setup; then: systemctl --user restart mc-webgate",
+        ) from None
     with os.fdopen(fd, "w") as file:
         file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
 

@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.screen import screen_of
@@ -123,10 +122,6 @@ def test_nothing_listens_beyond_loopback(product: Product) -> None:
     assert all(address.startswith(("127.0.0.1:", "[::1]:")) for address in local), local
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="on a quick machine an isolated Claude's request now and then hears no answer: its hook is gone or deaf",
-)
 def test_a_permission_is_answered_on_the_page(product: Product, page: Page) -> None:
     """Tool and input are shown; Allow lets it run, Deny tells the worker why; no key is typed."""
     ticket = started(product)

@@ -37,6 +37,7 @@ PACKAGES = (
     "passt",
     "git",
 )
+REPLAY_BYTES = 10 * 1024  # else the first paint is a picture of the screen, not what was printed
 ANSWER_TIMEOUT_S = 30
 INSTALL_TIMEOUT_S = 1800
 
@@ -90,7 +91,9 @@ def streamed(host: str, port: int, token: str) -> str:
     """What the gateway's stream shows of the pane: the last 10 KB, decoded."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     connection.request(
-        "GET", f"/api/ticket/{TICKET}/stream", headers={"Authorization": f"Bearer {token}"}
+        "GET",
+        f"/api/ticket/{TICKET}/stream?replay={REPLAY_BYTES}",
+        headers={"Authorization": f"Bearer {token}"},
     )
     answer = connection.getresponse()
     shown, event = b"", b""

@@ -176,3 +176,18 @@ class Product:
     def login_link(self, ticket: int | None = None) -> str:
         """`ticketctl open`."""
         return self.ctl("open", *([str(ticket)] if ticket else [])).stdout.strip()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What a program of the operator's asks the gateway for; what it says to a refusal is the error."""
+        token = self.read(f"{STATE}/token").strip()
+        program = (
+            "import json, sys, urllib.error, urllib.request as u\n"
+            "url, token, body = sys.argv[1:]\n"
+            "asked = u.Request(url, body.encode(), {'Authorization': 'Bearer ' + token,"
+            " 'Content-Type': 'application/json'})\n"
+            "try:\n    print(u.urlopen(asked).read().decode())\n"
+            "except urllib.error.HTTPError as error:\n    sys.exit(error.read().decode())\n"
+        )
+        argv = ["python3", "-c", program, f"{GATEWAY}{path}", token, json.dumps(body)]
+        answer: dict[str, Any] = json.loads(self.machine.run(argv).stdout)
+        return answer

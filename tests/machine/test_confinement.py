@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -73,6 +74,31 @@ def test_what_runs_each_minute_is_confined_too(product: Product) -> None:
     product.machine.sh("rm -r /tmp/tmux-$(id -u)")
     product.systemctl("start", "mc-reconcile.service")
     assert product.unit(ticket)["ActiveState"] == "active"
+
+
+def test_an_answer_gets_out_of_the_confined_gateway(product: Product) -> None:
+    """A permission request that is answered on the page is answered where the worker waits for it."""
+    ticket = product.new("asks", "--driver", "command", "--start", "--", "sleep", "719")
+    ask = (
+        "import json, select, sys\n"
+        "from orchestrator.asking import Asking\n"
+        "asking = Asking(sys.argv[1], 'Bash', {'command': 'true'})\n"
+        "print(asking.request_id, flush=True)\n"
+        "select.select([asking.fd], [], [], 30)\n"
+        "print(json.dumps(asking.read()), flush=True)\n"
+        "asking.close()\n"
+    )
+    folder = f"/run/user/1000/mission-control/ticket-{ticket}/requests"
+    asking = product.machine.popen(
+        [f"{HOME}/.local/share/mission-control/venv/bin/python", "-c", ask, folder],
+        stdout=subprocess.PIPE,
+    )
+    assert asking.stdout is not None
+    request = asking.stdout.readline().decode().strip()
+    path = f"/api/ticket/{ticket}/permission"
+    assert product.post(path, {"request": request, "behavior": "allow"}) == {"done": True}
+    assert json.loads(asking.stdout.readline())["behavior"] == "allow"
+    assert asking.wait(10) == 0
 
 
 def test_doctor_sees_what_is_not_in_force(product: Product) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import journal
 from tests.machine.machine import Machine
-from tests.machine.product import GATEWAY, STATE, Product
+from tests.machine.product import Product
 
 SECRET = "the bicycle is under the bridge"
 
@@ -19,21 +19,6 @@ SECRET = "the bicycle is under the bridge"
 def product(module_machine: Machine) -> Product:
     """One machine for the tests of this module."""
     return Product(module_machine)
-
-
-def post(product: Product, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What a program of the operator's asks the gateway for."""
-    token = product.read(f"{STATE}/token").strip()
-    program = (
-        "import json, sys, urllib.request as u\n"
-        "url, token, body = sys.argv[1:]\n"
-        "asked = u.Request(url, body.encode(), {'Authorization': 'Bearer ' + token,"
-        " 'Content-Type': 'application/json'})\n"
-        "print(u.urlopen(asked).read().decode())\n"
-    )
-    argv = ["python3", "-c", program, f"{GATEWAY}{path}", token, json.dumps(body)]
-    answer: dict[str, Any] = json.loads(product.machine.run(argv).stdout)
-    return answer
 
 
 def entries(product: Product, *matches: str) -> list[dict[str, Any]]:
@@ -47,12 +32,12 @@ def test_one_match_joins_all_parts_and_no_words_are_in_it(product: Product) -> N
     ticket = product.new("story", "--driver", "demo", "--prompt", f"{SECRET} one")
     product.ctl("start", str(ticket))
     product.machine.wait_for(lambda: product.hooks(ticket, "Stop"), what="the first answer")
-    message = post(product, f"/api/ticket/{ticket}/input", {"text": f"{SECRET} two"})["message"]
+    message = product.post(f"/api/ticket/{ticket}/input", {"text": f"{SECRET} two"})["message"]
     product.machine.wait_for(
         lambda: product.outcome(ticket, message) == "confirmed", what="delivery"
     )
     product.machine.wait_for(lambda: len(product.hooks(ticket, "Stop")) == 2, what="the turn's end")
-    post(product, f"/api/ticket/{ticket}/stop", {})
+    product.post(f"/api/ticket/{ticket}/stop", {})
 
     def told() -> dict[str, set[str]]:
         parts: dict[str, set[str]] = defaultdict(set)

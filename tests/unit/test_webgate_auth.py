@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from orchestrator import config
+from orchestrator.errors import ConfigError
 from orchestrator.store import logins, messages, tickets
 from tests.unit.gateway import Gateway
 from webgate import app, auth, problems
@@ -247,6 +248,15 @@ def test_the_token_is_for_the_owner_alone(tmp_path: Path) -> None:
     made = path.read_text()
     auth.ensure_token(path)
     assert path.read_text() == made
+
+
+def test_a_token_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    """In a sentence that says where it comes from, with an exit status that is not tried again."""
+    (tmp_path / "home").touch()
+    with pytest.raises(ConfigError, match="no token for programs") as refused:
+        auth.ensure_token(tmp_path / "home" / "state" / "token")
+    assert "ticketctl setup" in (refused.value.hint or "")
+    assert refused.value.exit_status == 78
 
 
 # Where a request comes from
