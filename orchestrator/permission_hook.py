@@ -159,17 +159,18 @@ def decision(answer: dict[str, object]) -> dict[str, object]:
     return {"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": chosen}}
 
 
-def wait(asking: Asking, signs: Signs) -> dict[str, object] | None:
-    """The answer; None when the question has gone."""
+def wait(asking: Asking, signs: Signs, told_to_leave: int) -> dict[str, object] | None:
+    """The answer; None when the question has gone, or `told_to_leave` can be read from."""
     poller = select.poll()
     poller.register(asking.fd, select.POLLIN)
+    poller.register(told_to_leave, select.POLLIN)
     if signs.pidfd >= 0:
         poller.register(signs.pidfd, select.POLLIN)
     while not signs.gone():
         ready = [fd for fd, _ in poller.poll(LOOK_EVERY_S * 1000)]
         if asking.fd in ready and (answer := asking.read()):
             return answer
-        if signs.pidfd in ready:
+        if signs.pidfd in ready or told_to_leave in ready:
             break
     return asking.withdraw()
 
@@ -182,7 +183,7 @@ def _tell(sidecar: str, hook: str, data: dict[str, object]) -> None:
         os.write(2, f"permission hook: {error}\n".encode("utf-8", "replace"))
 
 
-def run(sidecar: str, folder: str, raw: bytes) -> None:
+def run(sidecar: str, folder: str, raw: bytes, told_to_leave: int) -> None:
     """Asks, waits, prints."""
     data = json.loads(raw)
     try:
@@ -195,7 +196,7 @@ def run(sidecar: str, folder: str, raw: bytes) -> None:
     try:
         signs = Signs(sidecar, data)
         _tell(sidecar, "PermissionRequest", {**data, "request_id": asking.request_id})
-        if answer := wait(asking, signs):
+        if answer := wait(asking, signs, told_to_leave):
             os.write(1, json.dumps(decision(answer)).encode() + b"\n")
             by = str(answer.get("by") or "")
             end = "PermissionAnswer", {"behavior": answer["behavior"], "by": by}
@@ -204,18 +205,26 @@ def run(sidecar: str, folder: str, raw: bytes) -> None:
         _tell(sidecar, end[0], {**about, **end[1]})
 
 
+def catch_signals() -> int:
+    """A descriptor that can be read from once we are told to leave; a signal does nothing else.
+
+    The CLI sends SIGTERM several times, some milliseconds apart: none may break off what is being written.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    return reader
+
+
 def main() -> None:
     """Runs for one hook; whatever goes wrong leaves the question to the dialog in the pane."""
-
-    def leave(*_: object) -> None:
-        raise SystemExit(0)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, leave)
+    told_to_leave = catch_signals()
     try:
-        run(sys.argv[1], sys.argv[2], sys.stdin.buffer.read())
+        run(sys.argv[1], sys.argv[2], sys.stdin.buffer.read(), told_to_leave)
     except Exception as error:  # noqa: BLE001 - a failing hook would disturb the agent's turn
         os.write(2, f"permission hook: {error}\n".encode("utf-8", "replace"))
+    os._exit(0)  # nothing is buffered, and winding down Python would let a late signal kill it
 
 
 if __name__ == "__main__":

@@ -265,6 +265,19 @@ def test_the_hook_is_told_to_leave(worker: Worker, number: signal.Signals) -> No
     worker.nothing_is_left()
 
 
+def test_the_hook_is_told_to_leave_again_and_again(worker: Worker) -> None:
+    """As Claude Code does on Esc, to the hook and to its shell: a signal never breaks off the leaving."""
+    for _ in range(5):
+        hook = worker.asks(BASH)
+        worker.request()
+        while hook.poll() is None:
+            hook.send_signal(signal.SIGTERM)
+            time.sleep(0.0005)
+        assert worker.decision(hook) == {}
+        worker.nothing_is_left()
+    assert len(worker.lines("PermissionGone")) == 5
+
+
 def test_the_hook_was_killed(worker: Worker) -> None:
     """What it could not remove is no open request, and goes."""
     hook = worker.asks(BASH)
