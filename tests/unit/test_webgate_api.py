@@ -75,7 +75,7 @@ def test_a_ticket_shows_its_worktree_and_its_disk_use(fresh_gateway: Gateway) ->
     assert shown["disk_bytes"] == 5 << 20
     page = fresh_gateway.get("/").body.decode()
     for said in (
-        ">5.0 MiB<",
+        ">5.0 MiB on disk<",
         ">2 ahead<",
         ">1 behind<",
         ">1 changed<",
@@ -88,7 +88,7 @@ def test_a_ticket_shows_its_worktree_and_its_disk_use(fresh_gateway: Gateway) ->
     )
     assert fresh_gateway.get(f"/api/ticket/{ticket}").json()["git"] is None
     page = fresh_gateway.get("/").body.decode()
-    assert ">3.0 GiB<" in page
+    assert ">3.0 GiB on disk<" in page
     assert "git state unknown" in page
     # it is no sign of life, and no change of what the operator sees
     assert tickets.get(fresh_gateway.database, ticket).updated_at == before.updated_at
