@@ -225,8 +225,13 @@ def log(number: int, follow: bool, count: int) -> None:
     from orchestrator.store import tickets
 
     config, database = open_database()
-    tickets.get(database, number)
+    ticket = tickets.get(database, number)
     path = config.ticket_paths(number).pane_log_path
+    if not path.exists() and ticket.status == "closed":
+        raise Conflict(
+            f"Ticket {number} is closed; its log is in its archive.",
+            hint=f"ticketctl archive {number}",
+        )
     if not path.exists():
         raise Conflict(f"Ticket {number} has not run yet.", hint=f"ticketctl start {number}")
     _exec("tail", *(["-F"] if follow else []), "-c", str(max(0, count)), "--", str(path))

@@ -2,18 +2,21 @@
 
 In the place of SESSION's agent, for `install.sh --demo` and for tests:
 
-    python -m orchestrator.demo_agent (--session-id UUID | --resume UUID) --sidecar PATH [PROMPT]
+    python -m orchestrator.demo_agent (--session-id UUID | --resume UUID) --sidecar PATH
+        [--requests DIR] [PROMPT]
 
 It draws, types, asks and leaves as the real one does, writes the same lines to the sidecar that the
 real one's hooks would, keeps its conversation in `demo-UUID.jsonl` beside the sidecar, and says in
-`demo-state.json` whether it is idle, busy or waiting. What it answers is `demo_answers.py`, how it
-looks `demo_screen.py`, what it leaves in files `demo_log.py`. It is no driver: which arguments it
-gets is `drivers/demo.py`'s business.
+`demo-state.json` whether it is idle, busy or waiting. What it asks leave for is answered in the pane
+or by way of DIR (`asking.py`). What it answers is `demo_answers.py`, how it looks `demo_screen.py`,
+what it leaves in files `demo_log.py`. It is no driver: which arguments it gets is `drivers/demo.py`'s
+business.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import signal
@@ -22,13 +25,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.asking import Asking
 from orchestrator.config import ensure_agent_folder
 from orchestrator.demo_answers import Leave, Say, Show, Step, UseTool, answer
 from orchestrator.demo_log import MODEL, Conversation, Log, Refused
 from orchestrator.demo_screen import ACCENT, BOLD, DIM, GOOD, Key, Keys, Row, Screen, brief, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 CHOSEN = "\u276f"  # marks the choice that Enter takes, as the real one does
 MAX_QUEUED = 50  # messages typed while it is busy; more are dropped, and that is said
@@ -64,8 +68,12 @@ def _pause(step: Step | None) -> float:
 class Agent:
     """The loop: keys, time and signals in; screen, sidecar and state out."""
 
-    def __init__(self, screen: Screen, log: Log, conversation: Conversation) -> None:
+    def __init__(
+        self, screen: Screen, log: Log, conversation: Conversation, requests: str = ""
+    ) -> None:
         self._screen, self._log, self._conversation = screen, log, conversation
+        self._requests = requests  # empty: only the pane can answer
+        self._asking: Asking | None = None
         self._keys = Keys()
         self._turn: Turn | None = None
         self._queued: list[str] = []
@@ -100,7 +108,8 @@ class Agent:
             self._submit([prompt])
         while self._exit is None:
             self._show()
-            ready, _, _ = select.select([0, wake_fd], [], [], self._timeout())
+            asked = [self._asking.fd] if self._asking else []
+            ready, _, _ = select.select([0, wake_fd, *asked], [], [], self._timeout())
             if wake_fd in ready:
                 os.read(wake_fd, 512)
             while signals:
@@ -109,9 +118,12 @@ class Agent:
                 self._read()
             elif not ready and self._keys.unfinished:
                 self._press(self._keys.flush())
+            if self._asking and self._asking.fd in ready and (given := self._asking.read()):
+                self._answer_from_elsewhere(given)
             self._log.say_again()
             if self._exit is None:
                 self._advance()
+        self._stop_asking("PermissionGone")
         if self._reason:
             self._log.hook("SessionEnd", reason=self._reason)
             self._log.gone()
@@ -189,9 +201,15 @@ class Agent:
             self._leave_until = time.monotonic() + AGAIN_S
 
     def _answer_dialog(self, key: Key) -> None:
-        if key.name == "enter" or (key.name == "text" and key.text == "1"):
+        allows = key.name == "enter" or (key.name == "text" and key.text == "1")
+        denies = key.name in {"escape", "ctrl-c"} or (key.name == "text" and key.text == "2")
+        if not allows and not denies:
+            return
+        if self._asking and (given := self._asking.withdraw()):
+            self._answer_from_elsewhere(given)  # somebody was quicker
+        elif allows:
             self._use_tool()
-        elif key.name in {"escape", "ctrl-c"} or (key.name == "text" and key.text == "2"):
+        else:
             self._interrupt()
 
     # Turns
@@ -242,7 +260,12 @@ class Agent:
             return
         turn.asked = True
         self._log.state("waiting")
-        self._log.hook("PermissionRequest", **self._tool_data(tool), permission_suggestions=[])
+        data = {**self._tool_data(tool), "permission_suggestions": []}
+        if self._requests:
+            with contextlib.suppress(OSError):  # then only the pane can answer
+                self._asking = Asking(self._requests, tool.name, tool.arguments)
+                data["request_id"] = self._asking.request_id
+        self._log.hook("PermissionRequest", **data)
         rule = Row("─" * (self._screen.size[0] - 1), ACCENT)
         self._screen.dialog = (
             rule,
@@ -253,6 +276,27 @@ class Agent:
             Row("   2. No"),
             Row(" Enter or 1 to allow · 2 or Esc to cancel", DIM),
         )
+
+    def _answer_from_elsewhere(self, given: Mapping[str, object]) -> None:
+        behavior = str(given["behavior"])
+        self._stop_asking("PermissionAnswer", behavior=behavior, by=str(given.get("by") or ""))
+        turn = self._turn
+        if behavior == "allow" or turn is None:
+            self._use_tool()
+            return
+        self._close_dialog()
+        message = plain(str(given.get("message") or "The operator refused."))
+        self._screen.add(Row(message, DIM, "  ⎿ "))
+        turn.said = f"I may not do that: {message}"
+        self._screen.stream(turn.said)
+        self._end_turn(turn)
+
+    def _stop_asking(self, hook: str, **more: str) -> None:
+        """Nobody else can answer any more, and the sidecar knows why."""
+        asking, self._asking = self._asking, None
+        if asking:
+            asking.close()
+            self._log.hook(hook, request_id=asking.request_id, **more)
 
     def _use_tool(self) -> None:
         turn = self._turn
@@ -284,6 +328,7 @@ class Agent:
 
     def _close_dialog(self) -> None:
         if self._turn and self._turn.asked:
+            self._stop_asking("PermissionGone")
             self._turn.asked = False
             self._screen.dialog = ()
             self._log.state("busy")
@@ -360,6 +405,7 @@ def main() -> int:
     which.add_argument("--session-id", metavar="UUID", help="begin this conversation")
     which.add_argument("--resume", metavar="UUID", help="go on with it")
     parser.add_argument("--sidecar", metavar="PATH", type=Path, required=True)
+    parser.add_argument("--requests", metavar="DIR", default="", help="for answers from elsewhere")
     parser.add_argument("prompt", nargs="?", default="")
     options = parser.parse_args()
     session = options.resume or options.session_id
@@ -381,9 +427,9 @@ def main() -> int:
         signal.signal(number, lambda number, _: signals.append(number))
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     with Screen(0, 1) as screen:
-        return Agent(screen, Log(options.sidecar, conversation), conversation).run(
-            options.prompt, wake_fd, signals
-        )
+        log = Log(options.sidecar, conversation)
+        agent = Agent(screen, log, conversation, options.requests)
+        return agent.run(options.prompt, wake_fd, signals)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.drivers.base import Launch, Pasted, Work
 from orchestrator.drivers.box import box_text
+from orchestrator.permits import requests_folder
 from orchestrator.procfs import inner_pid
 from orchestrator.sidecar import Record
 from orchestrator.small_file import read_small
@@ -27,6 +28,7 @@ class DemoDriver(Pasted):
         resumed = conversation.exists() and conversation.stat().st_size > 0
         argv = [sys.executable, "-I", "-m", "orchestrator.demo_agent"]
         argv += ["--sidecar", str(work.paths.sidecar_path)]
+        argv += ["--requests", str(requests_folder(work.paths))]
         argv += ["--resume" if resumed else "--session-id", work.session_id]
         if work.prompt and not resumed:
             argv += ["--", work.prompt]

@@ -22,8 +22,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import demo_answers, demo_screen, sidecar
+from orchestrator import demo_answers, demo_screen, permits, sidecar
+from orchestrator.config import TicketPaths
 from orchestrator.demo_screen import Key, Keys
+from orchestrator.errors import Conflict
 from orchestrator.sidecar import Record
 
 ROOT = Path(demo_answers.__file__).parents[1]
@@ -281,6 +283,59 @@ def test_a_permission_can_be_denied(start: Start, key: bytes) -> None:
     assert pane.hooks()[2:] == ["PreToolUse", "PermissionRequest"]
     pane.send(b"3*3\r")
     pane.see("3 * 3 = 9")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> TicketPaths:
+    """Where its requests are answered."""
+    return TicketPaths(folder=tmp_path, runtime=tmp_path / "run")
+
+
+def asking(start: Start, paths: TicketPaths) -> tuple[Pane, str]:
+    """One that waits for leave, and the request."""
+    requests = str(permits.requests_folder(paths))
+    pane = start("--session-id", str(uuid.uuid4()), "--requests", requests, "--", "permission")
+    (request,) = pane.until(lambda: permits.open_requests(paths))
+    assert pane.hook("PermissionRequest")["request_id"] == request.request_id
+    return pane, request.request_id
+
+
+def test_a_permission_is_given_from_elsewhere(start: Start, paths: TicketPaths) -> None:
+    """As for the real one, the answer comes by the folder and no key is typed."""
+    pane, request = asking(start, paths)
+    permits.answer(paths, request, "allow", by="op")
+    pane.hook("Stop")
+    assert (pane.work / "demo-note.txt").exists()
+    assert pane.hook("PermissionAnswer")["by"] == "op"
+    assert pane.hooks()[-3:] == ["PermissionAnswer", "PostToolUse", "Stop"]
+    assert "Do you want" not in pane.text[pane.text.rindex("demo-note") :]
+
+
+def test_a_permission_is_denied_from_elsewhere(start: Start, paths: TicketPaths) -> None:
+    """It says why, and the turn ends."""
+    pane, request = asking(start, paths)
+    permits.answer(paths, request, "deny", message="not today")
+    assert "not today" in pane.hook("Stop")["last_assistant_message"]
+    assert not (pane.work / "demo-note.txt").exists()
+    pane.idle()
+    assert pane.hooks()[-2:] == ["PermissionAnswer", "Stop"]
+
+
+@pytest.mark.parametrize("key", [b"1", b"\x1b", None])
+def test_a_request_that_ended_in_the_pane_is_gone(
+    start: Start, paths: TicketPaths, key: bytes | None
+) -> None:
+    """Answered there, broken off there, or the agent has ended: told, and nothing of it is left."""
+    pane, request = asking(start, paths)
+    if key is None:
+        pane.process.terminate()
+        assert pane.ends() == 143
+    else:
+        pane.send(key)
+    assert pane.hook("PermissionGone")["request_id"] == request
+    with pytest.raises(Conflict):
+        permits.answer(paths, request, "allow")
+    assert os.listdir(permits.requests_folder(paths)) == []
 
 
 @pytest.mark.parametrize("key", [b"\x1b", b"\x03"])
