@@ -309,7 +309,8 @@ def _status_lines(
     command = f": {' '.join(ticket.command)}" if ticket.command else ""
     yield f"     Driver: {ticket.driver}{terminal.plain(command)}"
     if ticket.worktree_path:
-        yield f"   Worktree: {ticket.worktree_path} {_git(ticket)}"
+        git = {"-": "", "=": " (clean)"}.get(text := _git(ticket), f" ({text})")
+        yield f"   Worktree: {ticket.worktree_path}{git}"
     if running and ticket.use_tmux:
         yield f"       Pane: tmux -L {config.tmux.socket} attach -t {session_name(ticket.id)}"
 
