@@ -1,9 +1,9 @@
 # Shorthands; everything here is one of the two commands of the README.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit machine claude browser faults soak bench shell docs clean
+.PHONY: help install demo test lint unit machine claude browser audit faults soak bench shell docs wheel sbom release-notes clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
 
 install: ## ./install.sh: install for this user
 	./install.sh
@@ -14,7 +14,7 @@ demo: ## ./install.sh --demo: a look, in a throw-away machine (root)
 test: ## tests/run: every test
 	tests/run
 
-lint unit machine claude browser: ## tests/run PART
+lint unit machine claude browser audit: ## tests/run PART
 	tests/run $@
 
 faults: ## every drill of docs/faults.md, into benchmarks/results/faults.md (root; half an hour)
@@ -32,6 +32,15 @@ shell: ## a shell in a throw-away machine with the product installed (root)
 
 docs: ## tests/run docs: the parts of docs/ that are made of the code
 	tests/run docs
+
+wheel: ## dist/: the wheel and the sdist, of the version that git's tags say
+	tests/run exec python -m build
+
+sbom: ## dist/: what comes with it, as CycloneDX
+	tests/run exec python -m release.sbom
+
+release-notes: ## what CHANGELOG.md says of VERSION=0.2.0 (or Unreleased)
+	@python3 -m release.notes "$(VERSION)"
 
 clean: ## remove cached test machines (root)
 	python3 -m tests.machine clean

@@ -106,9 +106,19 @@ done
 no_cluster="mkdir -p /etc/postgresql-common && { [ -e /etc/postgresql-common/createcluster.conf ] || echo create_main_cluster = false > /etc/postgresql-common/createcluster.conf; }"
 apt_line="$no_cluster && apt-get update -qq && apt-get install -y --no-install-recommends ${missing[*]}"
 
-# Which source the venv was made of: a second run with the same source leaves it alone.
-source_sum=$(find orchestrator webgate units templates docs pyproject.toml -type f \
-    ! -name '*.pyc' ! -path '*/static/vendor/*' ! -path '*/node_modules/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+# pipx's program is linked to from there, and is pipx's to change; the link of one that has gone is nobody's.
+if [ -L "$venv" ] && [ -x "$venv/bin/ticketctl" ]; then
+    die "The program is in $(readlink "$venv"), and pipx (or you) put it there." \
+        "Keep it so, and install the next wheel with pipx; or take it away, the data stays: ticketctl setup --uninstall && pipx uninstall mission-control; then ./install.sh"
+fi
+
+# Which source the venv was made of: a second run with the same source leaves it alone. A tag gives the same
+# source another version.
+source_sum=$({
+    find orchestrator webgate units templates docs pyproject.toml .git_archival.txt -type f \
+        ! -name '*.pyc' ! -path '*/static/vendor/*' ! -path '*/node_modules/*' -print0 | sort -z | xargs -0 sha256sum
+    git describe --tags --exact-match 2> /dev/null || true
+} | sha256sum)
 program_current=''
 [ "$(cat "$venv/source.sha256" 2> /dev/null)" != "$source_sum" ] || program_current=1
 
@@ -173,15 +183,9 @@ fi
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "Python 3.11 or later is needed, this is $(python3 --version)." "Debian 12, Debian 13 and Ubuntu 24.04 have it."
 
-# The packages may just have brought the user bus.
-if [ ! -S "$XDG_RUNTIME_DIR/bus" ]; then
-    systemctl --user daemon-reload
-    systemctl --user start dbus.socket ||
-        die "The user's D-Bus does not start." "systemctl --user status dbus.socket"
-fi
-
 install_program() {
     # Beside the old one and then in its place: whatever runs keeps its files until it is restarted.
+    [ ! -L "$venv" ] || rm -f -- "$venv"
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --upgrade --disable-pip-version-check .
     printf '%s\n' "$source_sum" > "$venv/source.sha256"

@@ -302,9 +302,11 @@ def _bundle(path: Path, checks: Sequence[Check]) -> None:
 def setup(dry_run: bool, uninstall: bool, purge: bool, listen: str | None) -> None:
     """Install units, database and gateway for this user. install.sh runs it; again changes nothing."""
     from orchestrator import install
+    from orchestrator import uninstall as uninstalling
 
     if uninstall:
-        install.uninstall(configuration.load(), manuals=_manuals(), dry_run=dry_run, purge=purge)
+        found = configuration.load()
+        uninstalling.uninstall(found, manuals=_manuals(), dry_run=dry_run, purge=purge)
         return
     if purge:
         raise InvalidInput("--purge goes with --uninstall.")

@@ -67,8 +67,32 @@ def _user_bus(_: Config) -> Check:
     return doctor_machine.user_bus(os.environ, os.getuid())
 
 
+def user_namespaces() -> Check:
+    """Whether services and isolated agents get one, where the kernel is told to be sparing."""
+    return doctor_machine.user_namespaces(_why_no_namespace)
+
+
 def _user_namespaces(_: Config) -> Check:
-    return doctor_machine.user_namespaces()
+    return user_namespaces()
+
+
+def _why_no_namespace() -> str:
+    """Which of those who need a user namespace get none, tried; empty when all do."""
+    # a service as confined as ours: systemd makes the namespace, before the program runs
+    service = [
+        "systemd-run", "--user", "--quiet", "--wait", "--collect", "--property=PrivateUsers=yes",
+        "--property=ProtectSystem=strict", "--", "true",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            service, capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "the services"
+    if done.returncode:
+        return "the services"
+    return "isolated agents" if isolation.why_not() else ""
 
 
 def _clock(config: Config) -> Check:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,12 @@ PROC = Path("/proc")
 INSTANCES_LEFT = 8  # what a start of all services takes, and some
 WATCHES_LEFT = 256
 EARLIEST_S = 1_735_689_600  # 2025: before that this program was not there
+#: a setting, the value that forbids user namespaces, and one that allows them
+FORBIDDING = (
+    ("user.max_user_namespaces", "0", "15000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu 24.04: docs/ubuntu.md
+)
 _SYSCTL = (
     "echo {key}={value} | sudo tee /etc/sysctl.d/60-mission-control.conf && sudo sysctl --system"
 )
@@ -54,22 +60,24 @@ def user_bus(environ: Mapping[str, str], uid: int) -> Check:
     )  # fmt: skip
 
 
-def user_namespaces(proc: Path = PROC) -> Check:
-    """What isolation and confined services rest on."""
+def user_namespaces(tried: Callable[[], str], proc: Path = PROC) -> Check:
+    """What isolation and confined services rest on.
+
+    Args:
+        tried: who gets none, by trying; empty: all who need one get it. Asked only where a setting
+            forbids them, for AppArmor lets programs with a profile have one all the same.
+        proc: where the settings are.
+    """
     name = "user namespaces"
-    for key, forbids in (
-        ("user.max_user_namespaces", "0"),
-        ("kernel.unprivileged_userns_clone", "0"),
-        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
-    ):
+    for key, forbids, value in FORBIDDING:
         if _sysctl(proc, key) != forbids:
             continue
-        value = {"user.max_user_namespaces": "15000", "kernel.unprivileged_userns_clone": "1"}.get(
-            key, "0"
-        )
+        without = tried()
+        if not without:
+            return Check(name, "ok", f"{key} = {forbids}, and what needs one gets it")
         return Check(
-            name, "warn", f"{key} = {forbids}: not for every program of yours",
-            _SYSCTL.format(key=key, value=value),
+            name, "bad" if without == "the services" else "warn",
+            f"{key} = {forbids}: {without} get none", _SYSCTL.format(key=key, value=value),
         )  # fmt: skip
     most = _sysctl(proc, "user.max_user_namespaces")
     return Check(name, "ok", f"at most {most}" if most else "not limited")

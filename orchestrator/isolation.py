@@ -21,11 +21,7 @@ _PROBE = (
     "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--", "true",  # noqa: S108
 )  # fmt: skip
 INSTALL_HINT = "sudo apt install bubblewrap"
-#: Ubuntu 24.04 lets only programs with a profile make user namespaces
-NAMESPACE_HINT = (
-    "See whether unprivileged user namespaces are allowed: sysctl user.max_user_namespaces"
-    " kernel.apparmor_restrict_unprivileged_userns"
-)
+NAMESPACE_HINT = "What forbids user namespaces, and the command that allows them: ticketctl doctor"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator import backup, install, postgres
+from orchestrator import backup, install_services, postgres
 from orchestrator.config import Config, unit_name
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
 from orchestrator.postgres import DATABASE, Server
@@ -265,7 +265,7 @@ def _clear(fresh: Path, release: Path) -> None:
 
 def restart_services(manager: UserManager) -> None:
     """What they remember is of the database before."""
-    for unit in install.SERVICES:
+    for unit in install_services.SERVICES:
         if manager.unit(unit).active not in {"inactive", "failed"}:
             manager.restart(unit)
 

