@@ -298,13 +298,15 @@ def _verdict(pane: tmux.Pane | None, *, asked: bool, isolated: bool) -> tuple[bo
         return True, f"was killed by SIG{status}"
     if pane is None:
         return True, "lost its tmux session"
+    if not pane.is_told:  # rather started again than taken for one that left
+        return True, "ended in a way that tmux does not tell"
     killed_by = pane.exit_signal
     if isolated and (pane.exit_status or 0) > SIGNALLED:  # bubblewrap's word for a signal
         killed_by = (pane.exit_status or 0) - SIGNALLED
     if killed_by is not None:
-        with suppress(ValueError):
-            return True, f"was killed by {signal.Signals(killed_by).name}"
-        return True, f"was killed by signal {killed_by}"
+        known = killed_by in set(signal.Signals)
+        named = signal.Signals(killed_by).name if known else f"signal {killed_by}"
+        return True, f"was killed by {named}"
     if pane.exit_status:
         return True, f"exited with status {pane.exit_status}"
     return False, _LEFT

@@ -43,6 +43,11 @@ class Pane:
     piped: bool  #: the pane log is being written
     in_mode: bool  #: copy mode is open and swallows keys
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it is dead, and how it ended is known."""
+        return self.dead and (self.exit_status is not None or self.exit_signal is not None)
+
 
 class Server:
     """The tmux server on socket `socket` (as in `tmux -L`). Never starts one: the unit does."""
@@ -186,9 +191,13 @@ class Server:
         )
 
     def dead_pane(self, ticket: int) -> Pane | None:
-        """The pane once it is dead; tmux learns of the end a moment after systemd does."""
+        """The pane once it is dead and tmux knows how; that is a moment after systemd learns of the end.
+
+        A process that ends lets go of its terminal before its parent is told: in between, tmux has a dead
+        pane with neither status nor signal.
+        """
         deadline = time.monotonic() + _DEAD_WAIT_S
-        while (pane := self.pane(ticket)) and not pane.dead and time.monotonic() < deadline:
+        while (pane := self.pane(ticket)) and not pane.is_told and time.monotonic() < deadline:
             # tmux has no event for this that outlives a server which is itself going away
             time.sleep(0.02)
         return pane
