@@ -1,4 +1,4 @@
-"""A fresh Debian, as its installer would leave a minimal one: the layer every machine starts from.
+"""A fresh Debian (or Ubuntu), as its installer would leave a minimal one: the layer every machine starts from.
 
 It has systemd, git, sudo and an ordinary user, and none of what the product's install.sh has to
 install itself. Linger is off. Nothing in it is particular to the host; `host.py` adds that at each
@@ -18,6 +18,7 @@ from tests.machine import host
 from tests.machine.cache import Layer, find_layer, locked, new_layer, prune_layers
 
 DEFAULT_SUITE = "trixie"
+UBUNTU_SUITES = {"noble"}  #: their archives and keys are mmdebstrap's and ubuntu-keyring's to know
 
 PACKAGES = (
     "systemd",
@@ -67,12 +68,15 @@ def ensure_base(suite: str = DEFAULT_SUITE) -> Layer:
 
 
 def _build(suite: str, folder: Path) -> None:
-    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    # apt is not in Ubuntu's smallest variant
+    wanted = (*PACKAGES, "apt") if suite in UBUNTU_SUITES else PACKAGES
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(wanted)}"]
     argv += [f"--aptopt={path}" for path in host.apt_options()]
     argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(line)}' for line in RECIPE]
     argv += [suite, str(folder / "tree")]
-    sources = host_sources(suite)
-    if sources:
+    if suite in UBUNTU_SUITES:
+        argv.insert(2, "--components=main,universe")
+    elif sources := host_sources(suite):
         source_file = folder / f"debian.{'sources' if 'Types:' in sources else 'list'}"
         source_file.write_text(sources)
         argv.append(str(source_file))
