@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -17,7 +17,7 @@ from packageurl import PackageURL
 
 from release.parts import PROGRAM, Part, browser_code, libraries
 
-DIST = Path(__file__).resolve().parents[1] / "dist"
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def sbom(parts: list[Part], version: str) -> str:
@@ -61,11 +61,21 @@ def _component(part: Part, licences: LicenseFactory) -> Component:
     )
 
 
+def current_version() -> str:
+    """What a wheel built now would be called; an installed checkout has the version of that day."""
+    argv = [sys.executable, "-m", "hatchling", "version"]
+    return subprocess.run(
+        argv, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+
+
 def main() -> None:
     """Writes the file, and says where."""
-    version = metadata.version(PROGRAM)
+    version = current_version()
     parts = [*libraries(), *browser_code()]
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else DIST / f"{PROGRAM}-{version}.cdx.json"
+    target = (
+        Path(sys.argv[1]) if len(sys.argv) > 1 else CHECKOUT / f"dist/{PROGRAM}-{version}.cdx.json"
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(sbom(parts, version), encoding="utf-8")
     print(f"{target}: {len(parts)} components")

@@ -213,6 +213,16 @@ def test_the_bill_names_everything_that_is_shipped_or_needed() -> None:
     assert len(tree["dependsOn"]) == len(bill["components"])
 
 
+def test_the_bill_is_of_the_version_that_a_wheel_would_have(tmp_path: Path) -> None:
+    """Git's word of now, not what this checkout was called when it was installed for the tests."""
+    target = tmp_path / "new/bill.json"
+    argv = [sys.executable, "-m", "release.sbom", str(target)]
+    done = subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(f"{target}: ")
+    component = json.loads(target.read_text(encoding="utf-8"))["metadata"]["component"]
+    assert component["version"] == version(ROOT)
+
+
 # -- advisories --------------------------------------------------------------------------------------------------
 
 ADVISORY = {
