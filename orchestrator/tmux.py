@@ -43,6 +43,11 @@ class Pane:
     piped: bool  #: the pane log is being written
     in_mode: bool  #: copy mode is open and swallows keys
 
+    @property
+    def ended(self) -> bool:
+        """Dead, and it is known how."""
+        return self.dead and not (self.exit_status is None and self.exit_signal is None)
+
 
 class Server:
     """The tmux server on socket `socket` (as in `tmux -L`). Never starts one: the unit does."""
@@ -188,9 +193,12 @@ class Server:
         )
 
     def dead_pane(self, ticket: int) -> Pane | None:
-        """The pane once it is dead; tmux learns of the end a moment after systemd does."""
+        """The pane once it is dead and tmux knows how; it learns of either a moment after systemd does.
+
+        A pane is dead as soon as nobody holds its terminal, which may be before its process was waited for.
+        """
         deadline = time.monotonic() + _DEAD_WAIT_S
-        while (pane := self.pane(ticket)) and not pane.dead and time.monotonic() < deadline:
+        while (pane := self.pane(ticket)) and not pane.ended and time.monotonic() < deadline:
             # tmux has no event for this that outlives a server which is itself going away
             time.sleep(0.02)
         return pane

@@ -178,7 +178,7 @@ def test_a_killed_writer_is_replaced_while_the_pane_is_silent(
     ticket = talker(product)
     old = writers(product, ticket)
     with drill.recovery():
-        product.machine.run(["kill", "-9", *old])
+        product.machine.sh(f"kill -9 {' '.join(old)}")
         product.machine.wait_for(
             lambda: set(writers(product, ticket)) - set(old),
             what="another writer",
@@ -205,7 +205,7 @@ def test_the_heartbeat_stands_behind_the_watch(product: Product) -> None:
     """Without a dispatcher a dead pipe is mended all the same, within the minute."""
     ticket = talker(product)
     product.systemctl("stop", "mc-dispatch.service")
-    product.machine.run(["kill", "-9", *writers(product, ticket)])
+    product.machine.sh(f"kill -9 {' '.join(writers(product, ticket))}")
     product.type(ticket, "unheard")
     assert "unheard" not in product.pane_log(ticket)
     assert heartbeat(product)["mended"] == [ticket]
@@ -236,7 +236,7 @@ def test_a_pipe_of_an_earlier_version_is_replaced(product: Product) -> None:
     product.type(ticket, "heard")
     product.machine.wait_for(lambda: "heard" in product.pane_log(ticket), what="the log goes on")
     assert gaps(product, ticket) == []
-    product.machine.run(["kill", "-9", new])
+    product.machine.sh(f"kill -9 {new}")
     product.machine.wait_for(
         lambda: set(writers(product, ticket)) - {new}, what="it is watched", timeout=70
     )
@@ -282,7 +282,7 @@ def test_a_stopped_writer_does_not_fill_the_memory(product: Product, drill: Dril
     before = memory()
     (old,) = writers(product, ticket)
     with drill.recovery():
-        product.machine.run(["kill", "-STOP", old])
+        product.machine.sh(f"kill -STOP {old}")
         product.machine.wait_for(
             lambda: product.machine.sh(f"cut -d' ' -f3 /proc/{old}/stat").stdout != "T\n",
             what="it goes on", timeout=NOTICED_S,
@@ -290,7 +290,7 @@ def test_a_stopped_writer_does_not_fill_the_memory(product: Product, drill: Dril
     assert f"(pid {old}) was stopped: it was told to go on" in journal(product, "pipe_stopped")
     assert gaps(product, ticket) == []
     with drill.recovery():
-        product.machine.run(["kill", "-STOP", old])
+        product.machine.sh(f"kill -STOP {old}")
         product.machine.wait_for(
             lambda: set(writers(product, ticket)) - {old}, what="another writer", timeout=NOTICED_S
         )

@@ -218,6 +218,16 @@ def _wait(so: Callable[[], bool], what: str, *, timeout_s: float = 10) -> None:
         time.sleep(0.02)
 
 
+def test_a_dead_pane_is_waited_for_until_it_is_known_how_it_ended(config: Config) -> None:
+    """tmux takes a pane for dead when its terminal is let go, which is before its process was waited for."""
+    script = "trap '' HUP; exec </dev/null >/dev/null 2>&1; sleep 0.5; exit 3"
+    with _pane(config, script) as (server, _):
+        _wait(lambda: (pane := server.pane(1)) is not None and pane.dead, "it is dead")
+        pane = server.dead_pane(1)
+    assert pane is not None
+    assert (pane.exit_status, pane.exit_signal) == (3, None)
+
+
 def test_a_dead_pipe_is_piped_again(config: Config) -> None:
     """A living pane whose writer died; a pane that is well is left alone."""
     with _pane(config, "echo shown; exec cat") as (server, paths):
