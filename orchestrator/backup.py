@@ -7,6 +7,7 @@ worktrees are files already, and are not in here.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -26,6 +27,7 @@ TIMEOUT_S = 1800
 LOCK_TIMEOUT_S = 60  # for a table that somebody changes just now
 _NAME = re.compile(r"mission-control-(\d{8}T\d{6}\.\d{6})Z\.dump", re.ASCII)
 _STAMP = "%Y%m%dT%H%M%S.%f"
+_READ_ONLY = "So that mc-backup.service may write there: ticketctl setup"
 _NEEDED = b" TABLE DATA public tickets "
 
 
@@ -86,7 +88,9 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(
             f"{folder} cannot be used: {error.strerror}.",
-            hint="Set [backup] folder in config.toml.",
+            hint=_READ_ONLY
+            if error.errno == errno.EROFS
+            else "Set [backup] folder in config.toml.",
         ) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,6 +113,8 @@ def _dump(server: Server, database: str, target: Path) -> None:
             if not done.returncode:
                 os.fsync(out.fileno())
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise ConfigError(f"{target.parent} is read-only here.", hint=_READ_ONLY) from None
         raise _no_space(target, error.strerror or str(error)) from None
     if done.returncode:
         said = _last_line(done)

@@ -36,9 +36,10 @@ def backup(as_json: bool) -> None:
     Logs, archives and worktrees are files already and are not in it.
     """
     from orchestrator import backup as backups
-    from orchestrator import postgres
+    from orchestrator import doctor_services, postgres
 
     config = _embedded()
+    doctor_services.leave_copy(config)
     made, removed = backups.make(config, postgres.embedded(config))
     if as_json:
         print_json(

@@ -217,7 +217,7 @@ def status(number: int, lines: int, as_json: bool) -> None:
     """
     from orchestrator import permits
     from orchestrator.errors import Unavailable
-    from orchestrator.store import events, messages, tickets
+    from orchestrator.store import events, health, messages, tickets
     from orchestrator.systemd import UserManager
 
     config, database = open_database()
@@ -232,9 +232,11 @@ def status(number: int, lines: int, as_json: bool) -> None:
     last = events.of_ticket(database, number, limit=max(0, lines))
     waiting = [m for m in messages.of_ticket(database, number) if m.outcome == "queued"]
     asked = permits.open_requests(config.ticket_paths(number))
+    crashes = health.crashing(database).get(number, 0)
     if as_json:
         extra = {
             "unit": {**asdict(unit), **asdict(facts)} if unit and facts else None,
+            "crashes_in_an_hour": crashes,
             "state_since": since.at if since else None,
             "asks": [asdict(r) for r in asked],
             "queued": len(waiting),
@@ -242,7 +244,7 @@ def status(number: int, lines: int, as_json: bool) -> None:
         }
         print_json(asdict(ticket) | extra)
     else:
-        for line in _status_lines(config, ticket, unit, facts, since):
+        for line in _status_lines(config, ticket, unit, facts, since, crashes):
             click.echo(line)
         if waiting:
             first = waiting[-1]
@@ -281,6 +283,7 @@ def _status_lines(
     unit: UnitState | None,
     facts: ServiceFacts | None,
     since: StoredEvent | None,
+    crashes: int,
 ) -> Iterator[str]:
     active = unit.active if unit else "unknown"
     colour = {"active": "green", "failed": "red"}.get(active)
@@ -303,7 +306,9 @@ def _status_lines(
         yield f"     Memory: {_of_most(facts.memory_bytes, facts.memory_max_bytes, 2**20, ' MiB')}"
         yield f"        CPU: {'-' if facts.cpu_s is None else f'{facts.cpu_s:.1f} s'}"
     if facts and facts.restarts:
-        yield f"   Restarts: {facts.restarts}"
+        often = f", {crashes} of them within an hour" if crashes else ""
+        text = f"   Restarts: {facts.restarts}{often}"
+        yield click.style(text, fg="yellow", bold=True) if crashes else text
     tokens = f"{ticket.input_tokens} tokens in, {ticket.output_tokens} out"
     yield f"       Cost: ${ticket.cost_usd:.4f}" + (f"; {tokens}" if ticket.output_tokens else "")
     command = f": {' '.join(ticket.command)}" if ticket.command else ""

@@ -22,9 +22,11 @@ def reconcile(dry_run: bool, as_json: bool) -> None:
     It runs at boot and each minute by itself. A ticket whose worker cannot be brought back needs
     input from then on; units and sessions that belong to no ticket are named and left alone.
     """
+    from orchestrator.doctor_services import leave_copy
     from orchestrator.reconcile import reconciler
 
     config, database = open_database()
+    leave_copy(config)
     with reconciler(config, database) as ours:
         outcome = ours.look() if dry_run else ours.bring_about()
     if as_json:

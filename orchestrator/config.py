@@ -120,6 +120,11 @@ class TicketPaths:
         return self.folder / "work"
 
     @property
+    def writer_path(self) -> Path:
+        """Which process writes the pane log, by its own word (`pipes.py`); no agent sees it."""
+        return self.runtime.parent / "writers" / self.folder.name
+
+    @property
     def run_script_path(self) -> Path:
         """What the pane executes; it removes itself before the agent is exec'd."""
         return self.runtime / "run.sh"
@@ -200,6 +205,7 @@ class Heartbeat:
     stuck_minutes: int = 30  #: busy without a sign of life
     queue_minutes: int = 15  #: a message that nobody took
     disk_free_mb: int = 1024  #: less than that where the state is
+    restarts_an_hour: int = 10  #: of one ticket's worker; more than that, and it is told
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,21 +241,29 @@ def _gateway(config: Config) -> Check:
     return Check("gateway", "ok", f"{config.gateway_url} on {config.gateway.listen}")
 
 
-def _services(_: Config) -> Check:
-    lacking = []
-    asked = (*doctor_services.CONFINED, *doctor_services.FILTERED)
+def _services(config: Config) -> Check:
     with UserManager() as manager:
-        pids = {unit: manager.service(unit).main_pid for unit in asked}
-    for unit, pid in pids.items():
-        if pid and (words := ", ".join(doctor_services.missing(unit, pid))):
-            lacking.append(f"{unit} without {words}")
+        pids = {unit: manager.service(unit).main_pid for unit in doctor_services.RUNNING}
+    told = {unit: Path(f"/proc/{pid}") for unit, pid in pids.items() if pid}
+    for unit in doctor_services.PASSING:
+        if (copy := doctor_services.copy_of(config, unit)).is_dir():
+            told[unit] = copy
+    lacking = [
+        f"{unit} without {words}"
+        for unit, where in told.items()
+        if (words := ", ".join(doctor_services.missing(where)))
+    ]
     if lacking:
         return Check(
             "services", "warn", f"not in force: {'; '.join(lacking)}",
             "Look for drop-ins: systemctl --user cat mc-webgate.service; then: ticketctl setup",
         )  # fmt: skip
-    running = sum(pid > 0 for pid in pids.values())
-    return Check("services", "ok", f"{running} of {len(pids)} run, confined as their units say")
+    of = len(doctor_services.RUNNING) + len(doctor_services.PASSING)
+    return Check(
+        "services",
+        "ok",
+        f"{len(told)} of {of} run, or did since the boot, confined as their units say",
+    )
 
 
 def _isolation(config: Config) -> Check:

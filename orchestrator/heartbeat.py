@@ -13,13 +13,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from orchestrator import config as configuration
-from orchestrator import diff, finish, pipes, systemd, tmux
+from orchestrator import diff, doctor_services, finish, pipes, systemd, tmux
 from orchestrator.config import Config, unit_name
 from orchestrator.errors import TicketError
 from orchestrator.store import events, health, tickets, worktrees
@@ -28,6 +30,8 @@ from orchestrator.store.tickets import Ticket
 from orchestrator.store.worktrees import Place
 
 MEASURE_EVERY = timedelta(minutes=10)  # a large tree takes seconds
+TELL_EVERY = timedelta(hours=1)  # of a ticket that goes on crashing
+SETTLED = timedelta(seconds=10)  # since its start, a ticket's pipe is what it will be
 DU_TIMEOUT_S = 60
 GIT_TIMEOUT_S = 20
 MAX_SCREEN_CHARS = 20_000
@@ -40,6 +44,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         config = configuration.load()
+        doctor_services.leave_copy(config)
         database = Database(config.database_dsn, application="mc-heartbeat")
         with systemd.UserManager() as manager:
             beat(config, database, tmux.Server(config.tmux.socket), manager)
@@ -68,7 +73,10 @@ def beat(
     if last is not None:
         data["log_growth"] = _growth(last[1].get("logs", {}), data["logs"])
     _turns_and_queues(config, database, warnings)
+    data["restarts"] = _restarts(manager, known)
+    data["crashing"] = _crashing(config, database, data["restarts"], warnings)
     data["mended"] = _pipes(config, database, server, known)
+    _replace_unmarked(config, server, manager, known)
     _apart(server, manager, known, warnings)
     _tell(warnings, last[1].get("warnings", {}) if last else {})
     data["warnings"] = warnings
@@ -219,6 +227,41 @@ def _turns_and_queues(config: Config, database: Database, warnings: Warnings) ->
         )
 
 
+def _restarts(manager: systemd.UserManager, known: list[Ticket]) -> dict[str, int]:
+    """How often each worker was started again, by its ticket's number; those that were."""
+    running = [t.id for t in known if t.status == "in_progress"]
+    found = {str(number): manager.restarts(unit_name(number)) for number in running}
+    return {number: count for number, count in found.items() if count}
+
+
+def _crashing(
+    config: Config, database: Database, now: dict[str, int], warnings: Warnings
+) -> dict[str, int]:
+    """Workers that crash too seldom for the start limit, and too often to be well: times in an hour."""
+    history = health.restarts_within(database, minutes=60)
+    limit = config.heartbeat.restarts_an_hour
+    found = {n: times for n, times in added([*history, now]).items() if times > limit and n in now}
+    for number, times in found.items():
+        warnings[f"crashing:{number}"] = (
+            f"The worker of ticket {number} crashed {times} times within an hour, and is started again"
+            f" each time. See: ticketctl log {number}; to end it: ticketctl stop {number}"
+        )
+        told = events.newest(database, int(number), ["crashing"])
+        if told is None or datetime.now(UTC) - told.at >= TELL_EVERY:
+            events.record(database, int(number), "crashing", times=times)
+    return found
+
+
+def added(counts: list[dict[str, int]]) -> dict[str, int]:
+    """What counters grew by from the first look to the last; one that fell had begun anew."""
+    grown: dict[str, int] = {}
+    for before, after in pairwise(counts):
+        for name, count in after.items():
+            was = before.get(name, 0)
+            grown[name] = grown.get(name, 0) + (count - was if count >= was else count)
+    return grown
+
+
 def _pipes(
     config: Config, database: Database, server: tmux.Server, known: list[Ticket]
 ) -> list[int]:
@@ -245,6 +288,21 @@ def _pipes(
                 ticket=ticket.id, event="gap", priority=4,
             )  # fmt: skip
     return mended
+
+
+def _replace_unmarked(
+    config: Config, server: tmux.Server, manager: systemd.UserManager, known: list[Ticket]
+) -> None:
+    """Pipes that an earlier version began say nothing of their writers, which nobody can watch so."""
+    settled = datetime.now(UTC) - SETTLED
+    for ticket in known:
+        if not ticket.use_tmux or ticket.worker_started is None or ticket.worker_started > settled:
+            continue
+        if not pipes.is_unmarked(config.ticket_paths(ticket.id)):
+            continue
+        with suppress(TicketError):  # it goes on as it is, and the next minute tries again
+            if pipes.hand_over(config, server, manager, ticket.id):
+                print(f"ticket {ticket.id}: the pipe of an earlier version was replaced")  # noqa: T201
 
 
 def _apart(

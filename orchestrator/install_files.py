@@ -41,11 +41,26 @@ def drop_ins(config: Config) -> dict[Path, str | None]:
             listen += "SocketMode=0600\nDirectoryMode=0700\nNoDelay=no\n"
     if config.tmux.socket != configuration.Tmux().socket:
         socket = f"[Service]\nEnvironment=MC_TMUX_SOCKET={config.tmux.socket}\n"
+    backups = None
+    if not config.database.url and not config.backup_dir.is_relative_to(config.state_dir):
+        # "-": a disk that is not there keeps the backup from its folder, and the backup says so
+        backups = f"[Service]\nReadWritePaths={_quoted(config.backup_dir, '-')}\n"
     folder = unit_folder(config)
     return {
+        folder / "mc-backup.service.d" / "50-mission-control.conf": backups,
         folder / "mc-webgate.socket.d" / "50-mission-control.conf": listen,
         folder / "tmux-mc.service.d" / "50-mission-control.conf": socket,
     }
+
+
+def _quoted(path: Path, mark: str = "") -> str:
+    """A path as one word of a unit file, with the directive's own mark before it."""
+    if not str(path).isprintable():
+        raise ConfigError(
+            "The folder for backups has a name that no unit can hold.", hint="Set [backup] folder."
+        )
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{mark}{text}"'
 
 
 def ensure_settings(report: Report, listen: str | None) -> Config:
@@ -77,7 +92,10 @@ def ensure_settings(report: Report, listen: str | None) -> Config:
 
 def ensure_folders(report: Report, config: Config) -> None:
     """Folders of ours, and the token in one of them."""
-    folders = [p for p in (config.state_dir, config.data_dir) if not p.is_dir()]
+    wanted = [config.state_dir, config.data_dir]
+    if not config.database.url:
+        wanted.append(config.backup_dir)  # for its unit, which may write there and not beside it
+    folders = [p for p in wanted if not p.is_dir()]
 
     def make_folders() -> None:
         for folder in folders:

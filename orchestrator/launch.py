@@ -10,6 +10,7 @@ session, and fails when the agent crashed so that Restart=on-failure acts.
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -119,11 +120,14 @@ def start(config: Config, number: int) -> int:
     inside = [*submodule_lines(paths), *setup_lines(config, paths)] if base_sha else []
     waiting = box.listen(inside) if box else None
     last = box.lines(launch.argv) if box else [*inside, f"exec {shlex.join(launch.argv)}"]
-    script = run_script(server.gate_command(gate), cwd, environ, [*outside, *last])
+    # The tmux server has room for all tickets; each pane has what its own unit says.
+    files = f"ulimit -S -n {resource.getrlimit(resource.RLIMIT_NOFILE)[0]} 2>/dev/null"
+    script = run_script(server.gate_command(gate), cwd, environ, [files, *outside, *last])
     _write_private(paths.run_script_path, script)
     _write_private(paths.pane_log_path, "", append=True)
+    paths.writer_path.unlink(missing_ok=True)  # the last run's, and no word of this one's
     pid = server.start(
-        number, paths.run_script_path, paths.pane_log_path,
+        number, paths.run_script_path, paths.pane_log_path, paths.writer_path,
         columns=config.tmux.columns, rows=config.tmux.rows,
         on_death=(sys.executable, "-I", "-m", "orchestrator.stop", "left", unit_name(number)),
     )  # fmt: skip

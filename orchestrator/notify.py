@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator import systemd
+from orchestrator import outside, systemd
 from orchestrator.config import Config, session_name
 from orchestrator.errors import TicketError
 from orchestrator.store import waits
@@ -109,25 +105,14 @@ class Notifier:
             systemd.log(text, ticket=ticket, event="notify_failed", priority=4)
 
     def _run_command(self, facts: dict[str, Any]) -> None:
-        argv = self._config.notify.command
         variables = {f"TICKET_{name.upper()}": str(value) for name, value in facts.items()}
         try:
-            process = subprocess.Popen(
-                argv, env={**os.environ, **variables}, stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL, start_new_session=True,
+            outside.run(
+                self._config.notify.command, variables, json.dumps(facts).encode() + b"\n",
+                folder=self._config.runtime_dir, timeout_s=COMMAND_TIMEOUT_S,
             )  # fmt: skip
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise NotTold(f"{argv[0]!r} cannot be run: {reason}") from None
-        try:
-            process.communicate(json.dumps(facts).encode() + b"\n", timeout=COMMAND_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise NotTold(f"{argv[0]!r} took over {COMMAND_TIMEOUT_S:.0f} s") from None
-        if process.returncode != 0:
-            raise NotTold(f"{argv[0]!r} left with status {process.returncode}")
+        except outside.NotRun as error:
+            raise NotTold(str(error)) from None
 
     def _post(self, facts: dict[str, Any]) -> None:
         url = self._config.notify.ntfy_url

@@ -17,10 +17,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from orchestrator import pipes, systemd, tmux
+from orchestrator import pipes, procfs, systemd, tmux
 from orchestrator.config import Config
 from orchestrator.errors import TicketError, Unavailable
 from orchestrator.store import events, tickets
@@ -38,7 +37,7 @@ MAX_SCREEN_CHARS = 20_000
 class Watched:
     """One running ticket's pane log."""
 
-    pid: int = 0  #: of its writer; 0 while none is known
+    writer: pipes.Writer | None = None  #: None while none is known
     pidfd: int = -1
     since: float = 0.0  #: when this writer was found, or when it was missed; monotonic
     tries: int = 0  #: to start another one, in a row
@@ -82,7 +81,7 @@ class PipeWatch:
         now = time.monotonic()
         for number in running:
             found = self._watched.setdefault(number, Watched(since=now, next_try=now + SUSPECT_S))
-            if not found.pid and not found.ended:  # perhaps it was started again just now
+            if not found.writer and not found.ended:  # perhaps it was started again just now
                 found.tries, found.next_try = 0, now + SUSPECT_S
 
     def look(self) -> None:
@@ -96,39 +95,35 @@ class PipeWatch:
                     found.tries = 0
                 found.ended, found.since = True, now
                 found.next_try = max(found.next_try, now + SUSPECT_S)
-        if any(not f.pid and now >= f.next_try for f in self._watched.values()):
-            self._find(now)
         for number, found in self._watched.items():
-            if not found.busy and (wrong := self._wrong(found, now)):
+            if not found.writer and now >= found.next_try:
+                self._find(number, found, now)
+            if not found.busy and (wrong := self._wrong(number, found, now)):
                 found.busy = True
                 self._pool.submit(self._mend, number, found, wrong)
         self._tell_again()
 
-    def _find(self, now: float) -> None:
-        writers = pipes.writers(self._config)
-        for number, found in self._watched.items():
-            if found.pid or number not in writers:
-                continue
+    def _find(self, number: int, found: Watched, now: float) -> None:
+        paths = self._config.ticket_paths(number)
+        if writer := pipes.writer_of(paths):
             with suppress(OSError):  # it has ended meanwhile
-                found.pidfd = os.pidfd_open(writers[number][0])
-                found.pid, found.since, found.ended = writers[number][0], now, False
+                found.pidfd = pipes.open_writer(writer, paths)
+                found.writer, found.since, found.ended = writer, now, False
                 self._epoll.register(found.pidfd, select.EPOLLIN)
 
-    def _wrong(self, found: Watched, now: float) -> str:
-        if not found.pid:
+    def _wrong(self, number: int, found: Watched, now: float) -> str:
+        if not found.writer:
             return "ended" if now >= found.next_try else ""
-        with suppress(OSError):
-            state = Path(f"/proc/{found.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-            if state == b"T":
-                return "stopped"
-            if os.stat(f"/proc/{found.pid}/fd/1").st_nlink == 0:
-                return "deleted"
+        if procfs.state(found.writer.pid) == "T":
+            return "stopped"
+        if found.writer.inode and found.writer.log(self._config.ticket_paths(number)) is None:
+            return "deleted"
         return ""
 
     def _drop(self, found: Watched) -> None:
         if found.pidfd >= 0:
             os.close(found.pidfd)  # and epoll forgets it
-        found.pid, found.pidfd = 0, -1
+        found.writer, found.pidfd = None, -1
 
     def _mend(self, number: int, found: Watched, wrong: str) -> None:
         try:
@@ -157,7 +152,7 @@ class PipeWatch:
             raise Unavailable(f"there is no space in {log.parent}.")
         found.next_try = time.monotonic() + AGAIN_S[min(found.tries, len(AGAIN_S) - 1)]
         found.tries += 1
-        screen = pipes.mend(self._config, self._server, number, writer_ended=found.ended)
+        screen = pipes.mend(self._config, self._server, number)
         if screen is not None:
             self._gap(number, "the writer of the pane log died", screen)
 
@@ -165,9 +160,10 @@ class PipeWatch:
         now = time.monotonic()
         again = now - found.continued < STOPPED_AGAIN_S
         found.continued = now
+        pid = found.writer.pid if found.writer else 0
         what = "it is replaced" if again else "it was told to go on, and nothing is lost"
         systemd.log(
-            f"Ticket {number}: the writer of its pane log (pid {found.pid}) was stopped: {what}.",
+            f"Ticket {number}: the writer of its pane log (pid {pid}) was stopped: {what}.",
             ticket=number, event="pipe_stopped", priority=4,
         )  # fmt: skip
         with suppress(ProcessLookupError):
@@ -179,7 +175,8 @@ class PipeWatch:
             with systemd.UserManager() as manager:
                 pipes.hand_over(self._config, self._server, manager, number)
         except Unavailable:  # it cannot be frozen: what is on its way is lost, and the gap says so
-            self._server.pipe(number, self._config.ticket_paths(number).pane_log_path)
+            paths = self._config.ticket_paths(number)
+            self._server.pipe(number, paths.pane_log_path, paths.writer_path)
         self._gap(number, "the pane log was deleted", screen)
 
     def _gap(self, number: int, reason: str, screen: str) -> None:

@@ -4,6 +4,9 @@ tmux throws away what it has read from a pane and not yet written to the pipe wh
 replaces it (12 of 39 times under a flood, tmux 3.3a). So the ticket's processes are frozen for the
 moment it takes: nothing is printed, tmux and the writer become idle, and then the pipe is replaced.
 What was frozen is written down first: whoever dies in between leaves a note for the next one.
+
+The writer of a log says by itself who it is, before it becomes `cat`: its mark, in the runtime folder, has
+its pid with its time of start, and the inode it writes. None of them means another while it lives.
 """
 
 from __future__ import annotations
@@ -14,16 +17,41 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import systemd, tmux
-from orchestrator.config import Config, unit_name
+from orchestrator import procfs, systemd, tmux
+from orchestrator.config import Config, TicketPaths, unit_name
 from orchestrator.errors import TicketError, Unavailable
 
 DRAIN_S = 3.0  # past it the pipe is left as it is, and the old file goes on being written
 LEAVE_S = 10.0  # for the old writer to write what it has and leave
+MARK_S = 2.0  # for a new writer to say who it is; a disk without space keeps it from that
 _STILL = 3  # looks in a row that see the same
+_STILL_UNMARKED = 20  # where only the file can be looked at
 _LOOK_S = 0.005
+_MAX_MARK_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The process that writes a pane log."""
+
+    pid: int
+    started: str  #: as procfs.started says: with the pid, this process and no other
+    inode: int  #: of the file it writes; 0: it could not say
+
+    def log(self, paths: TicketPaths) -> Path | None:
+        """The file it writes, whatever that is called now; None: it has no name any more."""
+        log = paths.pane_log_path
+        with suppress(OSError):
+            if os.stat(log).st_ino == self.inode:
+                return log
+        for path in log.parent.glob(f"{log.name}*"):
+            with suppress(OSError):
+                if os.stat(path).st_ino == self.inode:
+                    return path
+        return None
 
 
 def folder_of_notes(config: Config) -> Path:
@@ -31,28 +59,29 @@ def folder_of_notes(config: Config) -> Path:
     return config.runtime_dir / "frozen-for-rotation"
 
 
-def writers(config: Config) -> dict[int, tuple[int, Path]]:
-    """The processes that write pane logs, with the file each writes; one walk for all tickets."""
-    folder, found = config.state_dir / "tickets", dict[int, tuple[int, Path]]()
-    for pid, path in _writers():
-        if path.parent.parent == folder and path.parent.name.isdigit():
-            found[int(path.parent.name)] = pid, path
-    return found
+def writer_of(paths: TicketPaths) -> Writer | None:
+    """The living writer of a ticket's pane log by its own mark; None: it has ended, or has no mark."""
+    writer = _marked(paths)
+    lives = writer and procfs.is_alive(writer.pid) and procfs.started(writer.pid) == writer.started
+    return writer if lives else None
 
 
-def writer_of(log_folder: Path) -> tuple[int, Path] | None:
-    """The process that writes a pane log, and the file it writes; None when there is none."""
-    return next((found for found in _writers() if found[1].parent == log_folder), None)
+def is_unmarked(paths: TicketPaths) -> bool:
+    """Nobody said that they write the log: not yet, or the pipe is an earlier version's."""
+    return not paths.writer_path.exists()
 
 
-def _writers() -> Iterator[tuple[int, Path]]:
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with suppress(OSError):
-                path = Path(os.readlink(process / "fd/1"))
-                ours = path.name.startswith("pane.log")
-                if ours and (process / "comm").read_text().strip() in {"cat", "sh"}:
-                    yield int(process.name), path
+def _marked(paths: TicketPaths) -> Writer | None:
+    """As the mark says: `INODE /proc/PID/fd/1 PID (sh) STATE …`, the rest as in /proc/PID/stat."""
+    try:
+        with paths.writer_path.open("rb") as file:
+            head, _, fields = file.read(_MAX_MARK_BYTES).rpartition(b")")
+        inode, _, rest = head.partition(b" ")
+        pid = rest.rpartition(b" (")[0].split()[-1]
+        started = procfs.started_in(fields)
+        return Writer(int(pid), started, int(inode) if inode.isdigit() else 0) if started else None
+    except (OSError, ValueError, IndexError):
+        return None  # there is none, or it is just being written
 
 
 def hand_over(
@@ -60,29 +89,65 @@ def hand_over(
 ) -> bool:
     """Has a pane write to `pane.log` again after that was renamed; False: there was nothing to do.
 
+    A pipe of an earlier version, whose writer says nothing of itself, is replaced in any case.
+
     Raises:
         Unavailable: it could not be done safely. The pane goes on writing to the renamed file.
     """
-    log = config.ticket_paths(number).pane_log_path
-    found = writer_of(log.parent)
-    pane = server.pane(number)
-    if found is None or pane is None or pane.dead:
-        return False
-    writer, path = found
-    if path == log:
-        return False
-    leaving = os.pidfd_open(writer)
-    try:
-        with _frozen(config, manager, number):
-            _drain(server, number, writer)
-            server.pipe(number, log)
-        if not select.select([leaving], [], [], LEAVE_S)[0]:
-            raise Unavailable(
-                f"The old writer of ticket {number} ({writer}) does not leave {path}."
-            )
-    finally:
-        os.close(leaving)
+    paths = config.ticket_paths(number)
+    with _alone(config):
+        writer = writer_of(paths)
+        if writer is None and not is_unmarked(paths):
+            return False  # it has ended: for `mend`, and not without a word
+        if writer is not None and writer.log(paths) == paths.pane_log_path:
+            return False
+        pane = server.pane(number)
+        if pane is None or pane.dead or not pane.piped:
+            return False
+        leaving = _pidfd(writer, paths)
+        try:
+            with _frozen(config, manager, number):
+                _drain(server, number, paths, writer)
+                _pipe(server, number, paths)
+            if leaving is not None and not select.select([leaving], [], [], LEAVE_S)[0]:
+                raise Unavailable(
+                    f"The old writer of ticket {number} ({writer and writer.pid}) does not leave."
+                )
+        finally:
+            if leaving is not None:
+                os.close(leaving)
     return True
+
+
+def _pidfd(writer: Writer | None, paths: TicketPaths) -> int | None:
+    if writer is not None:
+        with suppress(OSError):  # it has just ended
+            return open_writer(writer, paths)
+    return None
+
+
+def open_writer(writer: Writer, paths: TicketPaths) -> int:
+    """A pidfd of that very process.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    pidfd = os.pidfd_open(writer.pid)
+    if writer_of(paths) != writer:  # looked at behind the opening: not somebody else's by now
+        os.close(pidfd)
+        raise ProcessLookupError
+    return pidfd
+
+
+def _pipe(server: tmux.Server, number: int, paths: TicketPaths) -> None:
+    """Pipes anew, and waits until the new writer has said who it is."""
+    before = _marked(paths)
+    server.pipe(number, paths.pane_log_path, paths.writer_path)
+    deadline = time.monotonic() + MARK_S
+    while _marked(paths) in {None, before} and time.monotonic() < deadline:
+        time.sleep(
+            _LOOK_S
+        )  # a few milliseconds; a watch of the folder would take as long to set up
 
 
 @contextmanager
@@ -113,54 +178,53 @@ def thaw_forgotten(config: Config, manager: systemd.UserManager) -> list[int]:
     return found
 
 
-def _drain(server: tmux.Server, number: int, writer: int) -> None:
+def _drain(server: tmux.Server, number: int, paths: TicketPaths, writer: Writer | None) -> None:
     """Waits until tmux has handed on all it read, and the writer waits for more."""
     deadline = time.monotonic() + DRAIN_S
+    log = writer.log(paths) if writer else None
+    files = (
+        [log] if log else [paths.pane_log_path.with_name(f"pane.log{end}") for end in ("", ".1")]
+    )
     still, before = 0, -1
-    while still < _STILL:
+    while still < (_STILL if writer else _STILL_UNMARKED):
         if time.monotonic() > deadline:
             raise Unavailable(f"The pane of ticket {number} does not become still.")
         server.pane(
             number
         )  # an answer means a round of tmux's loop: what it had has been passed on
-        try:
-            size = os.stat(f"/proc/{writer}/fd/1").st_size
-            state = Path(f"/proc/{writer}/stat").read_bytes().rpartition(b")")[2].split()[0]
-        except OSError:
+        size = 0
+        for path in files:
+            with suppress(OSError):
+                size += path.stat().st_size
+        state = procfs.state(writer.pid) if writer else "S"
+        if not state:
             return  # it left: there is nothing to lose any more
-        still = still + 1 if state == b"S" and size == before else 0
+        still = still + 1 if state == "S" and size == before else 0
         before = size
         time.sleep(_LOOK_S)  # the kernel has no event for a process that begins to wait
 
 
-def mend(
-    config: Config, server: tmux.Server, number: int, *, writer_ended: bool = False
-) -> str | None:
+def mend(config: Config, server: tmux.Server, number: int) -> str | None:
     """Pipes a living pane again whose writer died; what is on its screen, or None: it was well.
 
-    What was printed meanwhile is in no log: the caller records the gap.
-
-    Args:
-        config: for the log's path.
-        server: where the pane is.
-        number: whose.
-        writer_ended: the caller saw it end; tmux itself notices only when the pane prints.
+    What was printed meanwhile is in no log: the caller records the gap. That tmux still takes a pipe for
+    well means little, for it notices only when the pane prints.
     """
-    log = config.ticket_paths(number).pane_log_path
+    paths = config.ticket_paths(number)
     with _alone(config):
         pane = server.pane(number)
         if pane is None or pane.dead:
             return None
-        if pane.piped and (not writer_ended or writer_of(log.parent) is not None):
+        if pane.piped and (is_unmarked(paths) or writer_of(paths) is not None):
             return None
         screen = server.capture(number)
-        server.pipe(number, log)
+        _pipe(server, number, paths)
         return screen
 
 
 @contextmanager
 def _alone(config: Config) -> Iterator[None]:
-    """The heartbeat and the watch beside the dispatcher mend one after the other."""
+    """The heartbeat, a rotation and the watch beside the dispatcher act one after the other."""
     config.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(config.runtime_dir / "pipes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

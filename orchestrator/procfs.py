@@ -36,8 +36,19 @@ def is_alive(pid: int) -> bool:
 
 def started(pid: int) -> str:
     """Its start in clock ticks since boot: tells it from an older one of that number; empty: gone."""
+    return started_in(_read(f"/proc/{pid}/stat").rpartition(b")")[2])
+
+
+def started_in(stat: bytes) -> str:
+    """The same, in what stat says behind the name; empty: it is not whole."""
+    fields = stat.split()
+    return fields[_STARTED].decode("ascii", "replace") if len(fields) > _STARTED else ""
+
+
+def state(pid: int) -> str:
+    """One letter, as in ps: R, S, T for stopped, …; empty when it is gone."""
     fields = _fields(pid)
-    return fields[_STARTED].decode() if len(fields) > _STARTED else ""
+    return fields[0].decode() if fields else ""
 
 
 def name(pid: int) -> str:

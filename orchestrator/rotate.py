@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from orchestrator import config as configuration
-from orchestrator import pipes, systemd, tmux
+from orchestrator import doctor_services, pipes, systemd, tmux
 from orchestrator.config import Config, share_path
 from orchestrator.errors import ConfigError, TicketError
 
@@ -28,6 +28,7 @@ def main() -> None:
     verb = sys.argv[1] if len(sys.argv) == 2 else "run"
     try:
         config = configuration.load()
+        doctor_services.leave_copy(config)
         if verb == "switch":
             sys.exit(switch(config))
         elif verb == "thaw":

@@ -150,6 +150,10 @@ class UserManager:
         path = self._path(unit)
         return {name: int(self._property(path, _SERVICE, name, "t")) for name in names}
 
+    def restarts(self, unit: str) -> int:
+        """How often Restart= has started it again since somebody did."""
+        return int(self._property(self._path(unit), _SERVICE, "NRestarts", "u"))
+
     def needs_reload(self, unit: str) -> bool:
         """Whether its files have changed since systemd read them."""
         return bool(self._property(self._path(unit), _UNIT, "NeedDaemonReload", "b"))

@@ -94,6 +94,7 @@ class Server:
         ticket: int,
         script: Path,
         log: Path,
+        mark: Path,
         *,
         columns: int,
         rows: int,
@@ -101,6 +102,7 @@ class Server:
     ) -> int:
         """A detached session whose pane runs `script`, piped to `log` before it can print.
 
+        The writer of the log says in the file `mark` who it is.
         `on_death` is a program of ours with its arguments, run when the pane dies. Returns the pane's
         pid.
 
@@ -152,7 +154,7 @@ class Server:
                 "pipe-pane",
                 "-t",
                 target,
-                _pipe_command(log),
+                _pipe_command(log, mark),
                 *_hook(target, on_death),
             )
         except Unavailable as error:
@@ -207,9 +209,9 @@ class Server:
         pane = self.pane(ticket)
         return pane is not None and not pane.dead
 
-    def pipe(self, ticket: int, log: Path) -> None:
+    def pipe(self, ticket: int, log: Path, mark: Path) -> None:
         """Sends the pane's output to `log` from now on, instead of to what it went to before."""
-        self._run("pipe-pane", "-t", f"={session_name(ticket)}:", _pipe_command(log))
+        self._run("pipe-pane", "-t", f"={session_name(ticket)}:", _pipe_command(log, mark))
 
     def paste(self, ticket: int, text: str) -> None:
         """Puts text before the program as a bracketed paste. No Enter.
@@ -306,6 +308,12 @@ def _hook(target: str, program: Sequence[str]) -> list[str]:
     return [";", "set-hook", "-w", "-t", target, "pane-died", f"run-shell -b '{' '.join(program)}'"]
 
 
-def _pipe_command(log: Path) -> str:
-    # config.py lets only paths through that mean nothing to strftime, tmux formats or the shell
-    return f"exec cat >> {log}"
+def _pipe_command(log: Path, mark: Path) -> str:
+    """The shell that opens the log, says which process writes which file, and becomes the writer."""
+    mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # config.py lets only paths through that mean nothing to strftime, tmux formats or the shell; there
+    # must be no % and no # in here either
+    return (
+        f"exec >> {log}; i=$(ls -Li /proc/$$/fd/1); read -r s < /proc/$$/stat;"
+        f' echo "$i $s" > {mark}; exec cat'
+    )

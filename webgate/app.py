@@ -16,7 +16,7 @@ import bottle
 
 from orchestrator.drivers import driver_names
 from orchestrator.errors import TicketError, Unavailable
-from orchestrator.store import messages, tickets
+from orchestrator.store import health, messages, tickets
 from orchestrator.store.tickets import Ticket
 from webgate import auth, metrics, openapi, pages, problems
 from webgate.acting import Acting
@@ -58,6 +58,7 @@ class Pages:
         return self._page(
             "board.html", columns=columns, closed=closed, count=len(found),
             drivers=driver_names(self._shared.settings),
+            crashing=health.crashing(self._shared.database),
         )  # fmt: skip
 
     def ticket_page(self, ticket: str) -> str:

@@ -16,6 +16,7 @@ OWN_KINDS = {
     "worker_ended": "the worker is gone, with the reason",
     "reconciled": "what runs was brought in line with what should, with the reason",
     "state": "the turn state changed, with what that rests on",
+    "crashing": "the worker crashes again and again, with how often in the last hour",
     "gap": "what the pane printed is in no log for a while, with the reason and what the screen showed",
     "merged": "its commits were merged into a branch",
     "pushed": "its branch was pushed",

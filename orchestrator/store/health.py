@@ -60,6 +60,25 @@ def last_heartbeat(database: Database) -> tuple[datetime, dict[str, Any]] | None
     return (rows[0]["at"], rows[0]["data"]) if rows else None
 
 
+def restarts_within(database: Database, minutes: int) -> list[dict[str, int]]:
+    """What heartbeats counted of each ticket's restarts, by its number, oldest first."""
+    rows = database.query(
+        "SELECT data->'restarts' AS restarts FROM heartbeats"
+        " WHERE at > now() - make_interval(mins => %s) AND data ? 'restarts' ORDER BY id",
+        (minutes,),
+    )
+    return [row["restarts"] for row in rows]
+
+
+def crashing(database: Database) -> dict[int, int]:
+    """Tickets whose worker crashes again and again: times within the hour before the last heartbeat."""
+    rows = database.query(
+        "SELECT data->'crashing' AS found FROM heartbeats WHERE at > now() - interval '5 minutes'"
+        " ORDER BY id DESC LIMIT 1"
+    )
+    return {int(n): times for n, times in (rows[0]["found"] or {}).items()} if rows else {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """The store in numbers."""

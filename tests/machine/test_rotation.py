@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.record import Drill
 from tests.machine.machine import Machine
-from tests.machine.product import HOME, STATE, Product
+from tests.machine.product import GATEWAY, HOME, STATE, Product
 
 FLOOD_S = int(os.environ.get("MC_DRILL_FLOOD_S", "8"))  # 60 is the long drill
 SEEN_ROTATIONS = FLOOD_S // 4  # one each second; a loaded machine compresses for longer than that
@@ -30,6 +30,12 @@ while time.monotonic() < end:
     count += 10000
 print("the end", count, flush=True)
 time.sleep(1000)
+"""
+BOARD = f"""
+import urllib.request as u
+token = open("{STATE}/token").read().strip()
+asked = u.Request("{GATEWAY}/", headers={{"Authorization": "Bearer " + token}})
+print(u.urlopen(asked).read().decode())
 """
 TIMERS = ("mc-reconcile.timer", "mc-heartbeat.timer", "mc-logrotate.timer")  # of mc.target
 PYTHON = f"{HOME}/.local/share/mission-control/venv/bin/python"
@@ -79,7 +85,8 @@ def test_rotating_under_a_flood_loses_nothing(product: Product, drill: Drill) ->
     folder = f"{STATE}/tickets/{ticket}"
     sidecar = product.machine.sh(f"stat -c %i {folder}/sidecar.jsonl").stdout
     rotated = product.machine.sh(
-        f"touch {product.work(ticket)}/go; export MC_LOGS_KEEP=200; SECONDS=0; n=0;"
+        f"touch {product.work(ticket)}/go; until [ -s {folder}/pane.log ]; do sleep 0.02; done;"
+        " export MC_LOGS_KEEP=200; SECONDS=0; n=0;"
         f" while [ $SECONDS -lt {FLOOD_S} ]; do next=$((SECONDS + 1));"
         f" {PYTHON} -I -m orchestrator.rotate force || exit; n=$((n + 1));"
         " while [ $SECONDS -lt $next ]; do sleep 0.05; done; done; echo $n",
@@ -171,7 +178,7 @@ def test_a_killed_writer_is_replaced_while_the_pane_is_silent(
     ticket = talker(product)
     old = writers(product, ticket)
     with drill.recovery():
-        product.machine.run(["kill", "-9", *old])
+        product.machine.sh(f"kill -9 {' '.join(old)}")
         product.machine.wait_for(
             lambda: set(writers(product, ticket)) - set(old),
             what="another writer",
@@ -198,7 +205,7 @@ def test_the_heartbeat_stands_behind_the_watch(product: Product) -> None:
     """Without a dispatcher a dead pipe is mended all the same, within the minute."""
     ticket = talker(product)
     product.systemctl("stop", "mc-dispatch.service")
-    product.machine.run(["kill", "-9", *writers(product, ticket)])
+    product.machine.sh(f"kill -9 {' '.join(writers(product, ticket))}")
     product.type(ticket, "unheard")
     assert "unheard" not in product.pane_log(ticket)
     assert heartbeat(product)["mended"] == [ticket]
@@ -206,6 +213,58 @@ def test_the_heartbeat_stands_behind_the_watch(product: Product) -> None:
     product.machine.wait_for(lambda: "heard" in product.pane_log(ticket), what="the log goes on")
     assert f"Ticket {ticket}: the writer of its pane log was gone" in journal(product, "gap")
     product.systemctl("start", "mc-dispatch.service")
+
+
+def test_a_pipe_of_an_earlier_version_is_replaced(product: Product) -> None:
+    """Its writer says nothing of itself, so the heartbeat puts one that does in its place; no gap."""
+    ticket = talker(product)
+    mark = f"/run/user/1000/mission-control/writers/{ticket}"
+    product.machine.sh(
+        f"tmux pipe-pane -t =ticket-{ticket}: 'exec cat >> {STATE}/tickets/{ticket}/pane.log'"
+    )
+    product.machine.wait_for(
+        lambda: len(writers(product, ticket)) == 1
+        and writers(product, ticket)[0] not in product.read(mark).split(), what="the old kind",
+    )  # fmt: skip
+    product.machine.sh(f"rm {mark}")
+    (old,) = writers(product, ticket)
+    time.sleep(9)  # a ticket that was started just now is left alone
+    assert heartbeat(product)["mended"] == []
+    (new,) = writers(product, ticket)
+    assert new != old
+    assert new in product.read(mark).split()
+    product.type(ticket, "heard")
+    product.machine.wait_for(lambda: "heard" in product.pane_log(ticket), what="the log goes on")
+    assert gaps(product, ticket) == []
+    product.machine.sh(f"kill -9 {new}")
+    product.machine.wait_for(
+        lambda: set(writers(product, ticket)) - {new}, what="it is watched", timeout=70
+    )
+    product.ctl("close", str(ticket))
+
+
+def test_a_worker_that_crashes_slowly_is_told_of(product: Product) -> None:
+    """Restarted each time and never given up: a warning, an event, and a line in `status` and on the board."""
+    product.systemctl("set-environment", "MC_HEARTBEAT_RESTARTS_AN_HOUR=2")
+    heartbeat(product)
+    ticket = product.new("ill", "--driver", "command", "--", "sh", "-c", "sleep 4; exit 3")
+    try:
+        product.ctl("start", str(ticket))
+        product.machine.wait_for(
+            lambda: int(product.unit(ticket)["NRestarts"]) >= 3, what="three crashes", timeout=60
+        )
+        told = heartbeat(product)["warnings"][f"crashing:{ticket}"]
+        assert told.startswith(f"The worker of ticket {ticket} crashed 3 times within an hour")
+        assert told in journal(product, "warning")
+        said = product.ctl("status", str(ticket), check=False).stdout
+        assert "Restarts: 3, 3 of them within an hour" in said
+        assert " crashing " in said
+        board = product.machine.run(["python3", "-c", BOARD]).stdout
+        assert "3 crashes</span>" in board, board
+    finally:
+        product.systemctl("unset-environment", "MC_HEARTBEAT_RESTARTS_AN_HOUR")
+        product.ctl("close", str(ticket), "--force")
+    assert f"crashing:{ticket}" not in heartbeat(product)["warnings"]
 
 
 @pytest.mark.fault(6)
@@ -223,7 +282,7 @@ def test_a_stopped_writer_does_not_fill_the_memory(product: Product, drill: Dril
     before = memory()
     (old,) = writers(product, ticket)
     with drill.recovery():
-        product.machine.run(["kill", "-STOP", old])
+        product.machine.sh(f"kill -STOP {old}")
         product.machine.wait_for(
             lambda: product.machine.sh(f"cut -d' ' -f3 /proc/{old}/stat").stdout != "T\n",
             what="it goes on", timeout=NOTICED_S,
@@ -231,7 +290,7 @@ def test_a_stopped_writer_does_not_fill_the_memory(product: Product, drill: Dril
     assert f"(pid {old}) was stopped: it was told to go on" in journal(product, "pipe_stopped")
     assert gaps(product, ticket) == []
     with drill.recovery():
-        product.machine.run(["kill", "-STOP", old])
+        product.machine.sh(f"kill -STOP {old}")
         product.machine.wait_for(
             lambda: set(writers(product, ticket)) - {old}, what="another writer", timeout=NOTICED_S
         )

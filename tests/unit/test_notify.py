@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -22,6 +23,39 @@ from orchestrator.store.db import Database
 
 TITLE = 'Fix $(it); "now" é 漢\nX-Evil: 1'
 WRITE = ["/bin/sh", "-c", 'cat >> "$0.json"; env | grep ^TICKET_ >> "$0.env"; echo told >> "$0"']
+
+
+#: systemd-run, as far as it is used; the real one is asked on a machine
+STAND_IN = """#!/usr/bin/python3
+import os, signal, subprocess, sys
+at = sys.argv.index("--")
+options = [a.partition("=") for a in sys.argv[1:at]]
+said = dict(v.split("=", 1) for k, _, v in options if k == "--property")
+names = {v for k, _, v in options if k == "--setenv"}
+kept = {k: v for k, v in os.environ.items() if not k.startswith("TICKET_") or k in names}
+argv = [word.replace("$$", "$") for word in sys.argv[at + 1:]]
+given = open(said["StandardInput"].removeprefix("file:"), "rb")
+process = subprocess.Popen(argv, env=kept, stdin=given, stdout=subprocess.DEVNULL, start_new_session=True)
+try:
+    status = process.wait(float(said["RuntimeMaxSec"]))
+except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)
+    sys.exit("Finished with result: timeout")
+if status:
+    print("Running as unit: x.service", "Finished with result: exit-code",
+          f"Main processes terminated with: code=exited/status={status}", sep="\\n", file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no user manager here."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "systemd-run").write_text(STAND_IN)
+    (folder / "systemd-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
 class Topic(ThreadingHTTPServer):
@@ -124,6 +158,7 @@ def test_both_are_told_once_with_the_facts(
     ingestion.set_turn_state(database, ticket, "waiting_permission", "test")
     assert tell(one) == 2
     assert (out.read_text(), len(topic.got), journal) == ("told\ntold\n", 2, [])
+    assert not list((tmp_path / "run/mission-control").iterdir())  # what it was given has gone
 
 
 @pytest.mark.parametrize("state", ["idle", "busy", "starting", "gone"])

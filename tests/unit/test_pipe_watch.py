@@ -49,10 +49,10 @@ class Bench:
         self._tmux("-f", "/dev/null", "new-session", "-d", "-s", "keep", "cat")
         run = self.paths.folder / "run.sh"
         run.write_text(script)
-        self.server.start(self.ticket, run, self.log, columns=80, rows=24)
+        self.server.start(self.ticket, run, self.log, self.paths.writer_path, columns=80, rows=24)
         self.watch = PipeWatch(self.config, database)
         self.watch.refresh()
-        self.until(lambda: self.watch._watched[self.ticket].pid, "the writer is known")
+        self.until(lambda: self.watch._watched[self.ticket].writer, "the writer is known")
 
     def _tmux(self, *args: str) -> None:
         subprocess.run(["tmux", "-L", self.server.socket, *args], check=True)
@@ -68,8 +68,8 @@ class Bench:
 
     def writer(self) -> int:
         """Its pid; 0 for none."""
-        found = pipes.writer_of(self.paths.folder)
-        return found[0] if found else 0
+        found = pipes.writer_of(self.paths)
+        return found.pid if found else 0
 
     def gaps(self) -> list[str]:
         """Their reasons."""
@@ -197,12 +197,12 @@ def test_what_is_well_is_left_alone_and_costs_nothing(
             bench.watch.look()
         print(f"{(time.process_time() - begun) * 1000:.0f} us a look")
     bench.log.rename(bench.log.with_name("pane.log.1"))
-    bench.server.pipe(bench.ticket, bench.log)  # as a rotation does
+    bench.server.pipe(bench.ticket, bench.log, bench.paths.writer_path)  # as a rotation does
     bench.until(bench.log.exists, "the new log")
     for _ in range(40):
         bench.watch.look()
         time.sleep(0.05)
-    assert bench.writer() == bench.watch._watched[bench.ticket].pid
+    assert bench.writer() == bench.watch._watched[bench.ticket].writer.pid
     bench.server.kill(bench.ticket)
     for _ in range(40):
         bench.watch.look()
@@ -211,6 +211,49 @@ def test_what_is_well_is_left_alone_and_costs_nothing(
     tickets.update(bench.database, bench.ticket, worker_pid=None)
     bench.watch.refresh()
     assert bench.watch._watched == {}
+
+
+def test_a_mark_is_believed_only_of_that_very_process(benches: object) -> None:
+    """Another process with that number, half a mark, or what is none: there is no writer."""
+    bench = benches("exec cat")  # type: ignore[operator]
+    mark, text = bench.paths.writer_path, bench.paths.writer_path.read_text()
+    writer = pipes.writer_of(bench.paths)
+    assert writer is not None
+    assert writer.inode == bench.log.stat().st_ino
+    assert writer.log(bench.paths) == bench.log
+    head, _, fields = text.rpartition(")")
+    words = fields.split()
+    reused = " ".join([*words[:19], str(int(words[19]) + 1), *words[20:]])
+    for wrong in (f"{head}) {reused}", text[: len(head)], text[:3], "", "x" * 10_000, "1 ) ) )"):
+        mark.write_text(wrong)
+        assert pipes.writer_of(bench.paths) is None, wrong
+    mark.write_bytes(b"\xff\x00 (\xff) " + b"\xff " * 30)
+    assert pipes.writer_of(bench.paths) is None
+    mark.write_text(text.partition(" ")[2])  # `ls` failed: it writes, who knows where
+    assert pipes.writer_of(bench.paths) == replace(writer, inode=0)
+
+
+def test_a_pipe_of_an_earlier_version_is_left_until_it_is_replaced(benches: object) -> None:
+    """It says nothing of its writer: no gap, no second pipe; once replaced it is watched as any."""
+    bench = benches("echo before; exec cat")  # type: ignore[operator]
+    bench.until(lambda: b"before" in bench.log.read_bytes(), "the first line")
+    target = f"=ticket-{bench.ticket}:"
+    bench._tmux("pipe-pane", "-t", target, f"exec cat >> {bench.log}")
+    bench.until(lambda: not bench.writer(), "the marked one has left")
+    bench.paths.writer_path.unlink()
+    watch = PipeWatch(bench.config, bench.database)
+    watch.refresh()
+    for _ in range(40):
+        watch.look()
+        time.sleep(0.05)
+    assert bench.gaps() == []
+    assert pipes.is_unmarked(bench.paths)
+    bench.server.pipe(bench.ticket, bench.log, bench.paths.writer_path)
+    bench.watch = watch
+    watch.refresh()
+    bench.until(lambda: watch._watched[bench.ticket].writer, "it is known")
+    os.kill(bench.writer(), signal.SIGKILL)
+    bench.until(bench.gaps, "the gap")
 
 
 def test_a_gap_is_not_forgotten_while_the_database_is_away(

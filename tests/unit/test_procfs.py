@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import config as configuration
 from orchestrator import doctor_services, procfs
 
 
@@ -36,27 +37,49 @@ def proc(folder: Path, status: str, uid_map: str, mountinfo: str) -> Path:
         (folder / pid).mkdir()
         (folder / pid / "uid_map").write_text(text)
     (folder / "7/status").write_text(status)
+    (folder / "self/status").write_text(
+        "Seccomp:\t2\nSeccomp_filters:\t3\n" if "_filters" in status else ""
+    )
     (folder / "7/mountinfo").write_text(mountinfo)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("unit", "status", "uid_map", "mountinfo", "lacking"),
+    ("status", "uid_map", "mountinfo", "lacking"),
     [
-        ("mc-ingest.service", STATUS.format(1, 2), "1000 1000 1\n", READ_ONLY, []),
+        (STATUS.format(1, 2), "1000 1000 1\n", READ_ONLY, []),
         (
-            "mc-ingest.service", STATUS.format(0, 0), "0 0 4294967295\n",
+            STATUS.format(0, 0), "0 0 4294967295\n",
             READ_ONLY.replace(" ro,", " rw,"),
             ["NoNewPrivileges", "SystemCallFilter", "PrivateUsers", "ProtectSystem"],
         ),
-        ("mc-dispatch.service", STATUS.format(1, 2), "0 0 4294967295\n", "", []),
-        ("mc-dispatch.service", STATUS.format(1, 0), "0 0 4294967295\n", "", ["SystemCallFilter"]),
-        ("mc-webgate.service", STATUS.format(1, 2), "1000 1000 1\n", "", ["ProtectSystem"]),
+        (STATUS.format(1, 0), "1000 1000 1\n", READ_ONLY, ["SystemCallFilter"]),
+        (STATUS.format(1, "2\nSeccomp_filters:\t4"), "1000 1000 1\n", READ_ONLY, []),
+        (
+            STATUS.format(1, "2\nSeccomp_filters:\t3"), "1000 1000 1\n", READ_ONLY,
+            ["SystemCallFilter"],
+        ),
+        (STATUS.format(1, 2), "1000 1000 1\n", "", ["ProtectSystem"]),
     ],
 )  # fmt: skip
 def test_what_is_not_in_force(
-    tmp_path: Path, unit: str, status: str, uid_map: str, mountinfo: str, lacking: list[str]
+    tmp_path: Path, status: str, uid_map: str, mountinfo: str, lacking: list[str]
 ) -> None:
-    """Each by its own sign; who has to look outside is not asked for namespaces."""
+    """Each by its own sign, of a process that runs and of what one left that does not any more."""
     where = proc(tmp_path, status, uid_map, mountinfo)
-    assert list(doctor_services.missing(unit, 7, where)) == lacking
+    assert list(doctor_services.missing(where / "7", where)) == lacking
+    config = configuration.load({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+    (where / "7/cgroup").write_text("0::/user.slice/app.slice/mc-backup.service\n")
+    doctor_services.leave_copy(config, where / "7")
+    copy = doctor_services.copy_of(config, "mc-backup.service")
+    assert list(doctor_services.missing(copy, where)) == lacking
+
+
+def test_only_a_service_leaves_its_copy(tmp_path: Path) -> None:
+    """The same program run by hand says nothing of the service."""
+    config = configuration.load({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+    where = proc(tmp_path, STATUS.format(1, 2), "1000 1000 1\n", READ_ONLY)
+    for unit in ("session-3.scope", "mc-webgate.service", ""):
+        (where / "7/cgroup").write_text(f"0::/user.slice/app.slice/{unit}\n")
+        doctor_services.leave_copy(config, where / "7")
+    assert not (tmp_path / "run/mission-control/confined").exists()
