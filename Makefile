@@ -1,6 +1,6 @@
 # Shorthands; everything here is one of the two commands of the README.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit machine claude browser audit faults soak bench shell docs docs-site wheel sbom release-notes clean
+.PHONY: help install demo test lint unit machine claude browser audit faults soak bench shell docs docs-site pictures recording wheel sbom release-notes clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
