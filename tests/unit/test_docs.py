@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from orchestrator import journal, manual, reference
 from orchestrator.cli import main
+from orchestrator.errors import TicketError
 from orchestrator.events import KINDS
 from orchestrator.store.events import OWN_KINDS
 from tests import make_docs
@@ -99,6 +101,34 @@ def test_each_exit_status_is_documented() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE))
     assert rows.pop("3") == "Of `status` alone: the ticket does not run."
     assert rows == {str(number): says for number, says in manual.exit_statuses().items()}
+
+
+def test_each_problem_is_documented() -> None:
+    """docs/api.md has each code the gateway may answer with, beside the status it comes with."""
+    rows = re.findall(
+        r"^\| (\d{3}) \| (.*) \|$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    documented = {
+        (int(status), code) for status, says in rows for code in re.findall(r"`([a-z-]+)`", says)
+    }
+    there, kinds = set(), [*TicketError.__subclasses__()]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if not kind.__module__.startswith("orchestrator.cli"):
+            there.add((int(kind.http_status), kind.code))
+    assert {(404, "not-found"), (503, "full"), (403, "wrong-code")} <= there
+    assert documented == there
+
+
+def test_each_option_of_the_installer_is_documented() -> None:
+    """docs/upgrade.md has those of `./install.sh --help`, and no others."""
+    usage = subprocess.run(
+        [ROOT / "install.sh", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    page = (ROOT / "docs/upgrade.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--[a-z-]+)` \|", page, re.MULTILINE)
+    assert set(rows) == set(re.findall(r"--[a-z][a-z-]+", usage))
 
 
 def test_each_route_is_documented() -> None:
