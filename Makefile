@@ -35,6 +35,12 @@ docs: ## tests/run docs: the parts of docs/ that are made of the code
 
 docs-site: docs ## the same: it ends with the documents as a site, in build/site
 
+pictures: ## docs/images/*.png anew, from the page in a real Chromium (root)
+	MC_PICTURES=1 MC_TEST_JOBS=1 tests/run tests/browser/test_pictures.py tests/browser/test_main_job.py -k "day or request or typed_in"
+
+recording: ## docs/images/demo.svg anew, from a real run of the demo (root)
+	python3 -m tests.make_recording
+
 wheel: ## dist/: the wheel and the sdist, of the version that git's tags say
 	tests/run exec python -m build
 

@@ -42,9 +42,12 @@ def bare_repository(folder: Path) -> Path:
         "GIT_WORK_TREE": str(REPOSITORY),
         "GIT_INDEX_FILE": str(folder / "index"),
     }
+    # with its history and tags, of which the version is made
+    tags = "+refs/tags/*:refs/tags/*"
+    _git(f"--git-dir={bare}", "fetch", "-q", "--update-shallow", str(REPOSITORY), "HEAD", tags)
     _git("-C", str(REPOSITORY), "add", "--all", **tree_of)
     tree = _git("write-tree", **tree_of)
-    commit = _git("commit-tree", "-m", "As things stand", tree, **tree_of)
+    commit = _git("commit-tree", "-p", "FETCH_HEAD", "-m", "As things stand", tree, **tree_of)
     _git("update-ref", "refs/heads/main", commit, **tree_of)
     return bare
 
