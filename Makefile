@@ -1,6 +1,6 @@
 # Shorthands; everything here is one of the two commands of the README.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit machine claude browser audit faults soak bench shell docs wheel sbom release-notes clean
+.PHONY: help install demo test lint unit machine claude browser audit faults soak bench shell docs docs-site pictures recording wheel sbom release-notes clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 15
@@ -32,6 +32,14 @@ shell: ## a shell in a throw-away machine with the product installed (root)
 
 docs: ## tests/run docs: the parts of docs/ that are made of the code
 	tests/run docs
+
+docs-site: docs ## the same: it ends with the documents as a site, in build/site
+
+pictures: ## docs/images/*.png anew, from the page in a real Chromium (root)
+	MC_PICTURES=1 MC_TEST_JOBS=1 tests/run tests/browser/test_pictures.py tests/browser/test_main_job.py -k "day or request or typed_in"
+
+recording: ## docs/images/demo.svg anew, from a real run of the demo (root)
+	python3 -m tests.make_recording
 
 wheel: ## dist/: the wheel and the sdist, of the version that git's tags say
 	tests/run exec python -m build

@@ -77,7 +77,8 @@ def ensure_linger(report: Report) -> None:
     user = getpass.getuser()
 
     def enable() -> None:
-        tried: list[list[str]] = [["loginctl", "enable-linger", user]]
+        # without: at a terminal it looks for polkit's agent first, and complains there when it is not installed
+        tried: list[list[str]] = [["loginctl", "--no-ask-password", "enable-linger", user]]
         tried.append(["sudo", "-n", *tried[0]])
         if not any(
             subprocess.run(c, capture_output=True, check=False).returncode == 0

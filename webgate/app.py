@@ -48,7 +48,7 @@ class Pages:
         self._shared = shared
 
     def board(self) -> str:
-        """`GET /`, with ?closed=1 for all of it."""
+        """`GET /`: the board, with ?closed=1 all of it."""
         closed = bottle.request.query.get("closed") == "1"
         found = tickets.list_all(self._shared.database, closed=closed)
         columns = [
@@ -62,7 +62,7 @@ class Pages:
         )  # fmt: skip
 
     def ticket_page(self, ticket: str) -> str:
-        """`GET /ticket/<ticket>`; while the database is away, as it last was."""
+        """`GET /ticket/<ticket>`: its page; while the database is away, as it last was."""
         record = self._shared.ticket(ticket, stale=True)
         try:
             said = messages.of_ticket(self._shared.database, record.id, limit=MESSAGES_SHOWN)

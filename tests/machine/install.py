@@ -24,6 +24,7 @@ NOT_PRODUCT = (
     "benchmarks/",
     "release/",
     ".ci/",
+    "mkdocs.yml",
 )  #: no part of the hash: nothing of it is installed, or (docs/) only to be read
 MANUALS = ("docs/cli.md", "docs/units.md")  #: man pages are made of them
 INSTALL_TIMEOUT_S = 1200

@@ -1,4 +1,4 @@
-"""docs/night.md, own-postgresql.md and move.md: their commands, typed as written on a machine."""
+"""The how-to's of docs/: their commands typed as written on a machine, and the files put where they say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import forge
 from tests.machine.cache import Layer
 from tests.machine.fixtures import NewMachine
 from tests.machine.machine import Machine
@@ -22,6 +23,16 @@ def blocks(page: str) -> list[list[str]]:
     text = (DOCS / page).read_text(encoding="utf-8")
     found = re.findall(r"^```console\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     return [re.findall(r"^\$ (.*)$", block, re.MULTILINE) for block in found]
+
+
+def files(machine: Machine, page: str) -> None:
+    """Puts each block that names its file in its first comment there."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for block in re.findall(r"^```(?:toml|sh)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        if named := re.match(r"(?:#!.*\n)?# (~/\S+)\n", block):
+            path = named[1].replace("~", HOME)
+            machine.sh(f"mkdir -p {Path(path).parent}")
+            machine.run(["sh", "-c", 'cat >"$0"', path], input=block)
 
 
 def type_in(machine: Machine, *typed: list[str]) -> str:
@@ -106,3 +117,57 @@ def test_to_another_box(installed: Layer, fresh_machine: NewMachine) -> None:
     new.ctl("start", str(ticket))
     assert new.show(ticket)["session_id"] == after["session_id"]
     new.say(ticket, "are you still there?")
+
+
+def test_limits(product: Product) -> None:
+    """What is set is in force, for one and for all; and taken back."""
+    product.new("hungry", "--driver", "demo", "--id", "42")
+    product.ctl("start", "42")
+    printed = type_in(product.machine, *blocks("limits.md"))
+    assert f"MemoryMax={2 << 30}" in printed
+    assert "CPUQuotaPerSecUSec=1.500000s" in printed
+    assert "TasksMax=500" in printed
+    show = product.systemctl("show", "-p", "MemoryMax", "ticket@42", "mc-tickets.slice").stdout
+    assert re.findall(r"=(\d+)", show) == [str(4 << 30), str(12 << 30)]
+
+
+def test_isolation(product: Product) -> None:
+    """It is seen from inside; what the file names is allowed after a restart, and the rest is not."""
+    product.new("contained", "--driver", "demo", "--id", "42")
+    product.ctl("start", "42")
+    product.machine.sh(f"mkdir -m 700 {HOME}/.ssh; touch {HOME}/.ssh/id_ed25519")
+    first, second = blocks("isolation.md")[:2], blocks("isolation.md")[2:]
+    printed = type_in(product.machine, *first)
+    assert "workspace" in printed
+    assert "id_ed25519" not in printed.rpartition("ticketctl log 43")[2]
+    assert "Read-only file system" in printed.rpartition("ticketctl log 43")[2]
+    assert product.machine.run(["test", "-e", f"{HOME}/mine"], check=False).returncode
+    files(product.machine, "isolation.md")
+    type_in(product.machine, *second)
+    script = "touch ~/shared/yes; ls ~/private/; touch ~/no; sleep 600"
+    product.machine.sh(f"touch {HOME}/private/secret")
+    ticket = product.new("tries", "--driver", "command", "--", "sh", "-c", script)
+    product.ctl("start", str(ticket))
+    product.machine.wait_for(lambda: "Read-only" in product.pane_log(ticket), what="its tries")
+    assert product.machine.run(["test", "-e", f"{HOME}/shared/yes"], check=False).returncode == 0
+    assert "secret" not in product.pane_log(ticket)
+
+
+def test_an_agent_is_added(product: Product) -> None:
+    """The parrot answers, and the message is confirmed."""
+    files(product.machine, "add-an-agent.md")
+    printed = type_in(product.machine, *blocks("add-an-agent.md"))
+    assert "You said: hello there" in printed
+    assert "confirmed" in printed.rpartition("ticketctl queue 44")[2]
+
+
+def test_upgrade(product: Product) -> None:
+    """From the place it was cloned from; the agents' processes stay."""
+    forge.serve(product.machine)
+    checkout = f"{HOME}/mission-control"
+    product.machine.sh(f"rm -rf {checkout}; git clone -q {forge.ADDRESS}{forge.NAME} {checkout}")
+    ticket = product.new("goes on", "--driver", "demo", "--start")
+    before = product.main_pid(ticket)
+    printed = type_in(product.machine, *blocks("upgrade.md"))
+    assert "Already up to date." in printed
+    assert product.main_pid(ticket) == before

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from orchestrator import journal, manual, reference
 from orchestrator.cli import main
+from orchestrator.errors import TicketError
 from orchestrator.events import KINDS
 from orchestrator.store.events import OWN_KINDS
+from tests import make_docs
+from webgate import auth
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,3 +101,54 @@ def test_each_exit_status_is_documented() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE))
     assert rows.pop("3") == "Of `status` alone: the ticket does not run."
     assert rows == {str(number): says for number, says in manual.exit_statuses().items()}
+
+
+def test_each_problem_is_documented() -> None:
+    """docs/api.md has each code the gateway may answer with, beside the status it comes with."""
+    rows = re.findall(
+        r"^\| (\d{3}) \| (.*) \|$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    documented = {
+        (int(status), code) for status, says in rows for code in re.findall(r"`([a-z-]+)`", says)
+    }
+    there, kinds = set(), [*TicketError.__subclasses__()]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if not kind.__module__.startswith("orchestrator.cli"):
+            there.add((int(kind.http_status), kind.code))
+    assert {(404, "not-found"), (503, "full"), (403, "wrong-code")} <= there
+    assert documented == there
+
+
+def test_each_option_of_the_installer_is_documented() -> None:
+    """docs/upgrade.md has those of `./install.sh --help`, and no others."""
+    usage = subprocess.run(
+        [ROOT / "install.sh", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    page = (ROOT / "docs/upgrade.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--[a-z-]+)` \|", page, re.MULTILINE)
+    assert set(rows) == set(re.findall(r"--[a-z][a-z-]+", usage))
+
+
+def test_each_route_is_documented() -> None:
+    """docs/api.md has each with what the code says of it: `make docs` writes it."""
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    assert manual.BEGIN in text
+    assert manual.replaced(text, make_docs.routes_markdown()) == text, "run: make docs"
+    for rule in auth.PUBLIC:
+        assert f"`{rule}`" in text.partition("## Routes")[2].partition(manual.BEGIN)[0]
+
+
+def test_each_event_of_a_stream_is_documented() -> None:
+    """docs/api.md has a row for each that the gateway's code sends, and none for others."""
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text.partition("## A ticket's stream")[2], re.MULTILINE)
+    code = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "webgate").glob("*.py"))
+    sent = set(re.findall(r"(?:(?<![\w.])encode\(\s*\"|told\[\")(\w+)", code))
+    sent |= set(re.findall(r"event: (\w+)\\n", code))
+    told = (ROOT / "webgate/changes.py").read_text(encoding="utf-8").partition("told: dict")[2]
+    sent |= set(re.findall(r"^            \"(\w+)\": ", told.partition("}\n")[0], re.MULTILINE))
+    assert {"pane", "repaint", "state", "control", "end", "tickets"} <= sent
+    assert set(rows) == sent - {"tickets"}
+    assert "`tickets`" in text
