@@ -282,8 +282,12 @@ def test_a_delivered_message(start: Callable[..., Pane]) -> None:
     pane.until(lambda: len(pane.heard()) == 2)
     pane.state("idle")
     assert [v["type"] for v in pane.records("stream")].count("result") == 1
-    again = list(sidecar.read(pane.work.paths.sidecar_path, records[-1].end))
-    assert any(isinstance(r, sidecar.Record) and DRIVER.confirms(r, body, key) for r in again)
+    pane.until(
+        lambda: any(
+            isinstance(r, sidecar.Record) and DRIVER.confirms(r, body, key)
+            for r in sidecar.read(pane.work.paths.sidecar_path, records[-1].end)
+        )
+    )
     pane.deliver(3, "z" * 1_000_000)
     pane.until(lambda: pane.heard()[-1] == "z" * 1_000_000)
 
