@@ -31,6 +31,9 @@ PACKAGES = (
     "iproute2",
 )
 
+#: What an installer of that release leaves besides, and its smallest variant lacks.
+ALSO = {"bookworm": ("procps",), "noble": ("apt",)}
+
 #: Run by a shell in the new tree, line by line.
 RECIPE = (
     f"groupadd --gid {host.OP_GID} op",
@@ -49,7 +52,7 @@ RECIPE = (
 
 def base_key(suite: str) -> str:
     """Name the layer: the suite, and a hash of all that decides what is in it."""
-    ingredients = json.dumps([suite, PACKAGES, RECIPE, 1])
+    ingredients = json.dumps([suite, PACKAGES, RECIPE, 1, *ALSO.get(suite, ())])
     return f"base-{suite}-{hashlib.sha256(ingredients.encode()).hexdigest()[:12]}"
 
 
@@ -68,9 +71,8 @@ def ensure_base(suite: str = DEFAULT_SUITE) -> Layer:
 
 
 def _build(suite: str, folder: Path) -> None:
-    # apt is not in Ubuntu's smallest variant
-    wanted = (*PACKAGES, "apt") if suite in UBUNTU_SUITES else PACKAGES
-    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(wanted)}"]
+    wanted = ",".join((*PACKAGES, *ALSO.get(suite, ())))
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={wanted}"]
     argv += [f"--aptopt={path}" for path in host.apt_options()]
     argv += [f'--customize-hook=chroot "$1" sh -euc {shlex.quote(line)}' for line in RECIPE]
     argv += [suite, str(folder / "tree")]

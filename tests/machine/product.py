@@ -85,7 +85,7 @@ class Product:
         return [int(pid) for pid in out.split()]
 
     def command_lines(self) -> list[str]:
-        """What runs on the machine; a minimal Debian 12 has no ps."""
+        """What runs on the machine."""
         each = "for c in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $c && echo; done 2>/dev/null; true"
         return self.machine.sh(each).stdout.splitlines()
 

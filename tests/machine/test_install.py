@@ -146,13 +146,18 @@ def test_a_program_of_pipx_is_left_to_pipx(machine: Machine) -> None:
     """Where units run a program that is elsewhere, install.sh changes nothing and names both ways on."""
     venv = f"{HOME}/.local/share/mission-control/venv"
     machine.sh(f"mv {venv} ~/elsewhere && ln -s ~/elsewhere {venv}")
-    before = machine.sh("find ~/elsewhere ~/.config -type f | sort | xargs sha256sum").stdout
+    before = machine.sh(
+        "find ~/elsewhere ~/.config -type f -print0 | sort -z | xargs -0 sha256sum"
+    ).stdout
     done = machine.run([INSTALL], check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"The program is in {HOME}/elsewhere" in done.stderr
     assert "pipx uninstall mission-control" in done.stderr
     assert (
-        machine.sh("find ~/elsewhere ~/.config -type f | sort | xargs sha256sum").stdout == before
+        machine.sh(
+            "find ~/elsewhere ~/.config -type f -print0 | sort -z | xargs -0 sha256sum"
+        ).stdout
+        == before
     )
 
 
