@@ -26,7 +26,7 @@ from benchmarks.scenarios import ingestion, message, panes, work
 from benchmarks.systems import terminado, vibetunnel
 from tests.machine.claude_cli import VERSION, ensure_claude
 
-SCENARIO_S = 420  # past it a scenario is given up: the longest takes half of that
+SCENARIO_S = 600  # past it a scenario is given up: the longest takes half of that
 RESULTS = Path(__file__).with_name("results")
 #: In the order they run: a reboot comes late, and what fills the machine last.
 SCENARIOS: dict[str, Callable[[Bench], None]] = {
