@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from benchmarks.scenarios import ingestion, message, panes, work
 from benchmarks.systems import terminado, vibetunnel
 from tests.machine.claude_cli import VERSION, ensure_claude
 
+SCENARIO_S = 600  # past it a scenario is given up: the longest takes half of that
 RESULTS = Path(__file__).with_name("results")
 #: In the order they run: a reboot comes late, and what fills the machine last.
 SCENARIOS: dict[str, Callable[[Bench], None]] = {
@@ -47,6 +50,11 @@ NOT_HAD = {
     "gotty": "a Go program, no package of it for this Debian",
     "agentapi": "a Go program, no package of it for this Debian",
 }
+
+
+def _too_long(*_: object) -> None:
+    """One that hangs takes nothing from those after it."""
+    raise TimeoutError(f"it took over {SCENARIO_S} s")
 
 
 def peers() -> tuple[dict[str | Path, str], dict[str, str]]:
@@ -116,25 +124,33 @@ def main() -> int:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}; --list tells them")
     binds, missing = peers()
     failed = []
+    took: dict[str, float] = {}
+    signal.signal(signal.SIGALRM, _too_long)
     with Bench(
         runs=1 if options.quick else options.runs, quick=options.quick, binds=binds
     ) as bench:
         bench.missing = missing
         told = versions(bench)
+        begun = time.monotonic()
         for name, scenario in SCENARIOS.items():
             if name not in wanted:
                 continue
             print(f"-- {name}", flush=True)
+            signal.alarm(SCENARIO_S)
             try:
                 scenario(bench)
             except Exception:  # noqa: BLE001  # the others are measured all the same, and it is told at the end
                 traceback.print_exc()
                 failed.append(name)
+            finally:
+                signal.alarm(0)
+            took[name] = time.monotonic() - begun - sum(took.values())
             if not options.quick:  # what was measured so far is kept, whatever comes next
                 found = {**figures.load(path)[0], **{one.key: one for one in bench.found}}
                 write(found, told, missing)
     shown = {**found, **{one.key: one for one in bench.found}}
     print(report.page(shown, told, missing))
+    print(", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items()))
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

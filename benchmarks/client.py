@@ -32,6 +32,7 @@ READ_BYTES = 256 * 1024
 STAMP = re.compile(rb"@(\d{10,})@")  # what agent.py prints: CLOCK_MONOTONIC in nanoseconds
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GIVE_UP_S = 120.0
+DRAIN_S = 0.25  # what comes meanwhile is far less than the kernel keeps for a connection
 PAUSE_S = 0.5  # of agent.py between THE-BEGIN and the flood
 
 
@@ -202,24 +203,48 @@ class Log(Connection):
 KINDS = {"events": Events, "websocket": WebSocket, "log": Log}
 
 
+def _drain(others: list[Connection]) -> None:
+    """A process that throws away what comes for them, until its parent has gone."""
+    parent = os.getpid()
+    if os.fork():
+        return
+    os.close(0)
+    os.close(1)
+    sockets, room = [one.socket for one in others], bytearray(READ_BYTES)
+    while os.getppid() == parent:
+        time.sleep(DRAIN_S)
+        for each in sockets:
+            with suppress(OSError):  # MSG_TRUNC: the kernel drops it, nothing is copied
+                each.recv_into(room, READ_BYTES, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+    os._exit(0)
+
+
 class Crowd:
-    """All connections of one process; the first `watched` are looked at."""
+    """All connections; `watched` of them, evenly spread over the order they came in, are looked at.
+
+    Viewers are elsewhere: on this machine they share its cores with what they look at. So those who
+    are not watched are read by a process of their own, now and then, as cheaply as it can be done, and
+    do not stand before those who are.
+    """
 
     def __init__(self, spec: dict[str, Any]) -> None:
         made = [KINDS[spec["kind"]](dict(spec)) for _ in range(spec.get("viewers", 1))]
-        self._all = {one.fileno(): one for one in made}
-        self._watched = dict(list(self._all.items())[: spec.get("watched", 1)])
-        self._one = made[0]
+        apart = max(1, len(made) // spec.get("watched", 1))
+        watched = made[apart // 2 :: apart]
+        if others := [one for one in made if one not in watched]:
+            _drain(others)
+        self._watched = {one.fileno(): one for one in watched}
+        self._one = watched[0]
         self._poll = select.epoll()
-        for fd in self._all:
+        for fd in self._watched:
             self._poll.register(fd, select.EPOLLIN)
 
     def _look(self, timeout_s: float) -> list[tuple[int, bytes, int]]:
         seen = []
         for fd, _ in self._poll.poll(timeout_s):
-            data = self._all[fd].read()
+            data = self._watched[fd].read()
             now_ns = time.monotonic_ns()
-            if fd in self._watched and data:
+            if data:
                 seen.append((fd, self._watched[fd].take(data), now_ns))
         return seen
 

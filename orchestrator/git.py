@@ -7,7 +7,6 @@ means is theirs to know; a look at a tree somebody else controls goes through `g
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from orchestrator.errors import ConfigError, Unavailable
 from orchestrator.small_file import read_small
+from orchestrator.waiting import any_ready
 
 TIMEOUT_S = 50.0  # a big checkout; below the unit's TimeoutStartSec=
 MAX_OUTPUT_BYTES = 16 << 20
@@ -126,7 +126,7 @@ def _read(fd: int, max_bytes: int, deadline: float) -> tuple[bytes, bool]:
     pieces: list[bytes] = []
     size = 0
     while True:
-        if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not any_ready([fd], [], deadline - time.monotonic()):
             raise TimeoutError
         piece = os.read(fd, _READ_BYTES)
         if not piece:

@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import re
-import select
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Literal
 from orchestrator.asking import MAX_ANSWER_BYTES, QUESTION, TAKEN
 from orchestrator.config import TicketPaths
 from orchestrator.errors import Conflict, InvalidInput, Unavailable
+from orchestrator.waiting import any_ready
 
 Behavior = Literal["allow", "deny"]
 QUESTION_TOOL = "AskUserQuestion"  #: its allowed input carries the answers
@@ -176,8 +176,7 @@ def _open(folder: Path, request_id: str) -> int | None:
 def _write(fd: int, line: bytes) -> None:
     deadline = time.monotonic() + WRITE_TIMEOUT_S
     while line:
-        _, ready, _ = select.select([], [fd], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        if not any_ready([], [fd], deadline - time.monotonic()):
             raise Unavailable(f"The worker did not take the answer within {WRITE_TIMEOUT_S:.0f} s.")
         line = line[os.write(fd, line) :]
 

@@ -7,19 +7,27 @@ parsing the manager's interface XML would cost more than the whole start of a ti
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from types import TracebackType
 from typing import Any, Self
+
+from orchestrator import journal as kinds
+from orchestrator.errors import Conflict, Unavailable
+
+# What the package itself loads when it is imported, lxml and every interface there is, is for people at a
+# prompt, and half of the time that a launcher takes. Its parts are whole without that.
+if "pystemd" not in sys.modules and (_found := PathFinder.find_spec("pystemd")) is not None:
+    sys.modules["pystemd"] = module_from_spec(_found)
 
 from pystemd import daemon, journal
 from pystemd.dbusexc import DBusBaseError
 from pystemd.dbuslib import DBus, apply_signature
-
-from orchestrator import journal as kinds
-from orchestrator.errors import Conflict, Unavailable
 
 _BUS = b"org.freedesktop.systemd1"
 _MANAGER_PATH = b"/org/freedesktop/systemd1"

@@ -17,6 +17,7 @@ import gevent
 
 from orchestrator.errors import Conflict, TicketError
 from orchestrator.tmux_control import Screen
+from webgate.level import Level
 from webgate.panelog import PaneLog, parse_event_id
 from webgate.screen import repaint_event
 from webgate.viewer import Viewer, encode
@@ -69,6 +70,7 @@ class PaneViewer(Viewer):
         self._offset = self._cuts = self._swept_at_offset = 0
         self._was_early = pane.log is None  # then all of the log is new to it
         self._waits = False  # for a repaint
+        self._late = False  # far behind, at the last look
         self._painted = b""
         self._ending = b""
         self._ended = False
@@ -78,6 +80,26 @@ class PaneViewer(Viewer):
         """Lets files go."""
         self._log = None
         self._pane.waiting.discard(self)
+        self._pane.level.discard(self)
+
+    def pump(self) -> None:
+        """Sends what there is for this one alone."""
+        self._pane.level.discard(self)
+        super().pump()
+
+    def rest(self) -> None:
+        """Has everything: from here on it gets what all get, in one loop."""
+        log = self._log
+        if log is not None and not (self._waits or self._ending or self.done.is_set()):
+            self._pane.level.join(self, log, self._offset, self._cuts)
+
+    def stand(self, offset: int, now: float, rest: bytes = b"") -> None:
+        """Has been sent all up to `offset`, but for `rest`."""
+        self._offset = offset
+        self._moved_at = self._sent_at = max(now, self._sent_at)
+        if rest:
+            self._pending = memoryview(rest)
+            self.pump()
 
     def tell(self, news: News) -> None:
         """Passes news on. A closed ticket prints nothing more: the rest, `end`, and good-bye."""
@@ -86,10 +108,15 @@ class PaneViewer(Viewer):
 
     def sweep(self, now: float) -> None:
         """Once a second."""
+        self._pane.level.tell(self)
         log = self._log
+        late = False
         if log is not None and self._full and not self._waits:
             behind, taken = log.size - self._offset, self._offset - self._swept_at_offset
-            self.jumps = behind > MAX_BEHIND_BYTES and taken * CATCH_UP_S < behind * SWEEP_S
+            late = behind > MAX_BEHIND_BYTES
+            # Twice in a row: a flood that began a moment ago says nothing of how fast it is.
+            self.jumps = late and self._late and taken * CATCH_UP_S < behind * SWEEP_S
+        self._late = late
         self._swept_at_offset = self._offset
         super().sweep(now)
 
@@ -189,6 +216,7 @@ class Pane:
         self.rotated = PaneLog.rotated(path)
         self.changed_at = 0.0  #: when another log took the place of the one before
         self.viewers: set[PaneViewer] = set()
+        self.level = Level()
         self.waiting: set[PaneViewer] = set()  # for a repaint
         self._unsettled: set[PaneViewer] = set()  # painted while the pane printed
         self._screens = screens
@@ -202,6 +230,9 @@ class Pane:
 
     def wake(self) -> None:
         """The log grew, or is another one: everybody who can take more gets it."""
+        if self.log is not None:
+            self.log.measure()
+            self.level.lead(self.log)
         if self.log is None or not self.log.is_at(self.path):
             old, fresh = self.log, PaneLog.open(self.path)
             if fresh is not None:
@@ -210,10 +241,10 @@ class Pane:
                     old.measure()
                     self.rotated.append(old)
                     self.changed_at = time.monotonic()
-        if self.log is not None:
-            self.log.measure()
+                self.level.lead(fresh)  # nobody stands there yet: each finds its way on its own
         for viewer in tuple(self.viewers):
-            viewer.wake()
+            if viewer not in self.level:
+                viewer.wake()
 
     def after(self, log: PaneLog) -> PaneLog | None:
         """The log that followed on `log`."""
@@ -253,6 +284,7 @@ class Pane:
                 greenlet.kill(block=False)
         self.log = None
         self.rotated = []
+        self.level.dissolve()
         self._watcher.remove(self._watch, self.path)
 
     def _look(self) -> None:

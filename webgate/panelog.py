@@ -25,6 +25,7 @@ BOUNDARY_BYTES = 4096  # how far a replay may begin later to begin at a good pla
 MAX_ROTATED = 32  # files of earlier days that are looked at
 KEPT_FRAMES = 8  # pieces encoded once for all viewers that stand at the same place
 TAIL_BYTES = 64  # of the end as it was seen, by which a cut file that grew again is noticed
+GLANCE_BYTES = 16 * 1024  # what a log mostly grows by at once: read together with the end before it
 _EVENT_ID = re.compile(r"([0-9a-f]+-[0-9a-f]+):([0-9]{1,18})", re.ASCII)
 
 
@@ -46,6 +47,7 @@ class PaneLog:
         self.size = status.st_size  #: bytes; as of the last `measure`
         self.cuts = 0  #: how often it was found to have been cut
         self._tail = self._end()
+        self._fresh = b""  # what it grew by last, where one glance saw all of it
         self._frames: dict[int, tuple[int, bytes]] = {}
 
     @classmethod
@@ -73,15 +75,21 @@ class PaneLog:
 
     def measure(self) -> int:
         """How far it goes now, in bytes. `cuts` counts on when it is not the file it was."""
+        # One system call for what mostly happens: the end as it was, and a little more behind it.
+        known, tail = self.size, self._tail
+        seen = os.pread(self._file.fileno(), len(tail) + GLANCE_BYTES, known - len(tail))
+        grown = len(seen) - len(tail)
+        if seen.startswith(tail) and 0 < grown < GLANCE_BYTES:
+            self.size, self._tail = known + grown, seen[-TAIL_BYTES:]
+            self._fresh = seen[len(tail) :]
+            return self.size
         size = os.fstat(self._file.fileno()).st_size
-        if size == self.size:
+        if size == known:
             return size
-        start = self.size - len(self._tail)
-        kept = os.pread(self._file.fileno(), len(self._tail), start) if size > self.size else b""
-        if kept != self._tail:
+        if size < known or not seen.startswith(tail):
             self.cuts += 1
             self._frames.clear()
-        self.size = size
+        self.size, self._fresh = size, b""
         self._tail = self._end()
         return size
 
@@ -124,7 +132,9 @@ class PaneLog:
         kept = self._frames.get(offset)
         if kept is not None and kept[0] == end:
             return kept
-        data = os.pread(self._file.fileno(), end - offset, offset)
+        data = self._fresh
+        if len(data) != end - offset or end != self.size:
+            data = os.pread(self._file.fileno(), end - offset, offset)
         if not data:
             return None
         end = offset + len(data)

@@ -41,6 +41,7 @@ class Viewer:
     def __init__(self, connection: Any) -> None:
         self._socket: socket.socket = connection._sock  # the plain, non-blocking one  # noqa: SLF001
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.send = self._socket.send  #: for whoever sends the same to many
         self._pending = memoryview(RETRY)
         self._news: dict[str, bytes] = {}
         self._full = False
@@ -100,6 +101,7 @@ class Viewer:
                 if not self._pending:
                     self._writable.stop()
                     self._full = False
+                    self.rest()
                     return
                 sent = self._socket.send(self._pending)
                 self._pending = self._pending[sent:]
@@ -115,6 +117,9 @@ class Viewer:
             return
         self._full = True
         self._writable.start(self.pump)
+
+    def rest(self) -> None:
+        """Nothing is left to send, for now."""
 
     def _next(self) -> bytes:
         """What to send now; nothing when there is nothing."""

@@ -5,7 +5,6 @@ The only module that imports psycopg2. Nothing here knows a table.
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import psycopg2.extensions
 import psycopg2.extras
 
 from orchestrator.errors import Unavailable
+from orchestrator.waiting import any_ready
 
 Row = dict[str, Any]
 _TIMESTAMP_OID = 1114  # without a zone: only tables of an older Mission Control have such
@@ -161,7 +161,7 @@ class Listener:
         """
         if not self._connection.notifies:
             watched = [self.fileno()] + ([] if wake_fd is None else [wake_fd])
-            select.select(watched, [], [], timeout_s)
+            any_ready(watched, [], timeout_s)
         try:
             self._connection.poll()
         except psycopg2.Error as error:
@@ -187,8 +187,7 @@ def _usable(connection: psycopg2.extensions.connection) -> bool:
     # An idle connection has nothing to read; one that became readable was closed by the server.
     if connection.closed:
         return False
-    readable, _, _ = select.select([connection.fileno()], [], [], 0)
-    return not readable
+    return not any_ready([connection.fileno()], [], 0)
 
 
 def _first_line(error: Exception) -> str:
