@@ -5,6 +5,8 @@ The only module that imports psycopg2. Nothing here knows a table.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -184,10 +186,19 @@ class Listener:
 
 
 def _usable(connection: psycopg2.extensions.connection) -> bool:
-    # An idle connection has nothing to read; one that became readable was closed by the server.
+    # An idle connection has nothing to read; one that became readable was closed by the server. Looked at
+    # instead of waited for: a wait of no time at all may miss it under gevent.
     if connection.closed:
         return False
-    return not any_ready([connection.fileno()], [], 0)
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+            peer.setblocking(False)  # as libpq has it
+            peer.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _first_line(error: Exception) -> str:
