@@ -61,7 +61,10 @@ def test_typed_in_the_browser_answered_by_claude(
         )
         seat.expect(rb"2 \+ 2 = 4")
     assert "2 + 2 = 4" in product.pane_log(ticket)
-    assert "2 + 2 = 4" in product.hooks(ticket, "Stop")[-1]["last_assistant_message"]
+    product.machine.wait_for(  # the hook comes after the words
+        lambda: "2 + 2 = 4" in product.hooks(ticket, "Stop")[-1]["last_assistant_message"],
+        what="the answer in the sidecar",
+    )
     asked = [json.loads(line).get("last") for line in product.read(API_LOG).splitlines()]
     assert asked.count("hello what is 2+2") == 1
     page.wait_for_function("() => document.body.innerText.includes('idle')", timeout=30_000)
