@@ -80,7 +80,12 @@ class Pages:
             code is None or bottle.request.method != "GET"
         ):  # HEAD, of a link preview, uses nothing up
             return _html(pages.render("login.html", title="Log in", problem=None, status=200))
-        secret = auth.redeem(self._shared.database, self._shared.login_limit, code)
+        secret = auth.redeem(
+            self._shared.database,
+            self._shared.login_limit,
+            code,
+            bottle.request.environ["webgate.client"],
+        )
         cookie = auth.session_cookie(secret, secure=bottle.request.environ["webgate.secure"])
         bottle.response.add_header("Set-Cookie", cookie)
         then = auth.page_after_login(bottle.request.query.get("next", ""))
