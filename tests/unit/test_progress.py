@@ -6,8 +6,12 @@ import io
 import time
 
 import pytest
+from click.testing import CliRunner
 
 from orchestrator import progress
+from orchestrator.cli_data import COMMANDS as DATA
+from orchestrator.cli_work import COMMANDS as WORK
+from orchestrator.install_report import Report
 
 
 class Terminal(io.StringIO):
@@ -70,3 +74,38 @@ def test_the_work_does_not_depend_on_being_watched(monkeypatch: pytest.MonkeyPat
     assert shown(Gone(), monkeypatch) == ""
     with pytest.raises(ValueError, match="theirs"), progress.shown("counting", 4):
         raise ValueError("theirs")
+
+
+def test_a_long_step_of_setup_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On stderr while it lasts; what came of it is on stdout as ever."""
+    Report(dry_run=False).step("a cluster", lambda: time.sleep(0.3))
+    said = capsys.readouterr()
+    assert "  a cluster … 0:00\n" in said.err
+    assert said.out.count("a cluster") == 1
+
+
+@pytest.mark.parametrize(("words", "shown"), [((), True), (("--json",), False)])
+@pytest.mark.parametrize(
+    ("command", "slow"),
+    [
+        ("backup", "orchestrator.backup.make"),
+        ("gc", "orchestrator.gc.collect"),
+        ("close", "orchestrator.close.close"),
+    ],
+)
+def test_each_long_command_says_so_but_to_programs(
+    monkeypatch: pytest.MonkeyPatch, command: str, slow: str, words: tuple[str, ...], *, shown: bool
+) -> None:
+    """While the work lasts; --json keeps both streams for what programs read."""
+    found = next(c for c in (*DATA, *WORK) if c.name == command)
+
+    def takes_long(*_: object, **__: object) -> None:
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slow, takes_long)
+    arguments = ["4"] if command == "close" else []
+    done = CliRunner().invoke(found, [*arguments, *words], env={"MC_DATABASE_URL": ""})
+    assert ("… 0:00" in done.output) is shown
