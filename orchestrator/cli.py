@@ -20,6 +20,7 @@ from orchestrator.cli_common import NUMBER, open_database, print_json, reports_e
 from orchestrator.cli_config import COMMANDS as CONFIG
 from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_declare import COMMANDS as DECLARE
+from orchestrator.cli_import import COMMANDS as IMPORT
 from orchestrator.cli_look import COMMANDS as LOOK
 from orchestrator.cli_reconcile import reconcile
 from orchestrator.cli_report import COMMANDS as REPORT
@@ -341,5 +342,5 @@ def _exec(*argv: str) -> NoReturn:
     os.execvp(argv[0], list(argv))
 
 
-for _command in (*LOOK, *TOP, *REPORT, *TALK, *WORK, *DATA, *DECLARE, *CONFIG, reconcile):
+for _command in (*LOOK, *TOP, *REPORT, *TALK, *WORK, *DATA, *IMPORT, *DECLARE, *CONFIG, reconcile):
     main.add_command(_command)

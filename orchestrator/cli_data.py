@@ -36,11 +36,12 @@ def backup(as_json: bool) -> None:
     Logs, archives and worktrees are files already and are not in it.
     """
     from orchestrator import backup as backups
-    from orchestrator import doctor_services, postgres
+    from orchestrator import doctor_services, postgres, progress
 
     config = _embedded()
     doctor_services.leave_copy(config)
-    made, removed = backups.make(config, postgres.embedded(config))
+    with progress.shown("dumping the database, and reading the dump again", quiet=as_json):
+        made, removed = backups.make(config, postgres.embedded(config))
     if as_json:
         print_json(
             {"path": str(made.path), "made_at": made.made_at, "size_bytes": made.size_bytes,
@@ -70,11 +71,15 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
         _list(config, as_json=as_json)
         return
 
-    from orchestrator import postgres
+    from orchestrator import postgres, progress
     from orchestrator import restore as restoring
     from orchestrator.systemd import UserManager
 
-    with restoring.alone(config), UserManager() as manager:
+    with (
+        restoring.alone(config),
+        UserManager() as manager,
+        progress.shown("restoring", quiet=as_json),
+    ):
         running = restoring.workers(manager)
         if running and not force:
             numbers = ", ".join(str(n) for n in sorted(running))

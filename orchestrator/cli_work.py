@@ -198,6 +198,7 @@ def close(number: int, force: bool, keep_worktree: bool, dry_run: bool, as_json:
     The branch stays. `ticketctl reopen` brings all of it back.
     """
     from orchestrator import close as closing
+    from orchestrator import progress
     from orchestrator.store import tickets
 
     config, database = open_database()
@@ -215,10 +216,11 @@ def close(number: int, force: bool, keep_worktree: bool, dry_run: bool, as_json:
         else:
             click.echo("\n".join(reasons) or "Nothing would be lost.")
         sys.exit(Conflict.exit_status if reasons else 0)
-    done = closing.close(
-        config, database, number, stop=_stop, running_pids=_running_pids, force=force,
-        keep_worktree=keep_worktree,
-    )  # fmt: skip
+    with progress.shown(f"closing ticket {number}", quiet=as_json):
+        done = closing.close(
+            config, database, number, stop=_stop, running_pids=_running_pids, force=force,
+            keep_worktree=keep_worktree,
+        )  # fmt: skip
     _retire(config, number)
     if as_json:
         print_json(
@@ -261,10 +263,12 @@ def reopen(number: int, start_it: bool) -> None:
 def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
     """Put away what is no longer used: quiet tickets, worktrees of closed ones."""
     from orchestrator import gc as collecting
+    from orchestrator import progress
 
     config, database = open_database()
-    found = list(
-        collecting.collect(
+    found: list[collecting.Candidate] = []
+    with progress.shown("looking through the tickets", quiet=as_json):
+        found += collecting.collect(
             config,
             database,
             stop=_stop,
@@ -272,7 +276,6 @@ def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
             do_it=do_it,
             idle_days=idle_days,
         )
-    )
     for candidate in found:
         if candidate.done and candidate.what == "close":
             _retire(config, candidate.ticket)
@@ -297,14 +300,18 @@ def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
 def archive(number: int | None, verify: bool, as_json: bool) -> None:
     """List the archives of closed tickets."""
     from orchestrator import archive as packing
+    from orchestrator import progress
     from orchestrator.store import archives, tickets
 
     _, database = open_database()
     if number is not None:
         tickets.get(database, number)
     found = archives.of_ticket(database, number)
-    for kept in found if verify else ():
-        packing.verify(Path(kept.path))
+    if verify:
+        with progress.shown("reading archives", len(found), quiet=as_json) as advance:
+            for kept in found:
+                packing.verify(Path(kept.path))
+                advance(1)
     if as_json:
         print_json([asdict(a) for a in found])
         return

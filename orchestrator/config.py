@@ -139,6 +139,9 @@ class Gateway:
     listen: str = "127.0.0.1:3001"
     #: what browsers see through a proxy, "https://mc.example.org"; empty: the address itself
     origin: str = ""
+    #: whose `X-Forwarded-For`, `-Host` and `-Proto` are believed: addresses, networks as "10.0.0.0/8", or
+    #: "unix" for whoever reaches the socket
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,11 +618,30 @@ def _check_gateway(config: Config) -> None:
             f"gateway.origin: {gateway.origin!r} is not where a proxy serves HTTPS.",
             hint="Write https://mc.example.org, in lower case, without a path.",
         )
+    for proxy in gateway.trusted_proxies:
+        _check_proxy(proxy)
     if isinstance(address, tuple) and not is_loopback(address[0]) and not gateway.origin:
         raise ConfigError(
             f"gateway.listen: {gateway.listen!r} is not on loopback.",
             hint="Write 127.0.0.1:PORT and use ssh -L 3001:127.0.0.1:3001 from elsewhere, or say in"
             " gateway.origin where a proxy of yours serves it over TLS.",
+        )
+
+
+def _check_proxy(text: str) -> None:
+    from ipaddress import ip_network  # noqa: PLC0415  # nobody needs it who trusts no proxy
+
+    try:
+        everybody = text != "unix" and ip_network(text).prefixlen == 0
+    except ValueError as error:
+        raise ConfigError(
+            f"gateway.trusted_proxies: {error}.",
+            hint="Write an address, 10.0.0.5, a network, 10.0.0.0/8, or unix.",
+        ) from None
+    if everybody:
+        raise ConfigError(
+            f"gateway.trusted_proxies: {text} is everybody, who could then say to be anybody.",
+            hint="Write the address of your proxy.",
         )
 
 

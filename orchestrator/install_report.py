@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from orchestrator import progress
+
 
 class Report:
     """One line a step, and the sum of what changed."""
@@ -31,7 +33,8 @@ class Report:
             click.echo(f"  {click.style('+', fg='yellow')} {what}: would be done")
             return
         begun = time.monotonic()
-        act()
+        with progress.shown(f"  {what}"):
+            act()
         click.echo(f"  {click.style('✓', fg='green')} {what} ({time.monotonic() - begun:.1f} s)")
 
 

@@ -140,6 +140,20 @@ def parse_line(line: bytes, offset: int) -> Record | Poison:
     return Record(hook=hook, at=at, data=data, offset=offset, end=end, text=text)
 
 
+def load_object(text: str) -> dict[str, Any]:
+    """A JSON object from outside that PostgreSQL's jsonb takes as well.
+
+    Raises:
+        ValueError: it is none, with the reason in a few words.
+    """
+    try:
+        value = _load(text.encode())
+    except UnicodeEncodeError:
+        raise _UnusableError("half a surrogate pair") from None
+    _check_values(value)
+    return value
+
+
 def _as_we_write_it(line: bytes) -> tuple[str, datetime, dict[str, Any], str] | None:
     """The usual line, of which only the data has to be parsed; None: `_parse` has to look at it."""
     head = _HEAD.match(line)

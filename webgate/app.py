@@ -8,19 +8,21 @@ acting.py; this has what a browser loads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
 import bottle
 
+from orchestrator import spending
 from orchestrator.drivers import driver_names
 from orchestrator.errors import TicketError, Unavailable
-from orchestrator.store import health, messages, tickets
+from orchestrator.store import events, health, messages, tickets
 from orchestrator.store.tickets import Ticket
-from webgate import auth, metrics, openapi, pages, problems
+from webgate import auth, metrics, openapi, pages, problems, spent
 from webgate.acting import Acting
-from webgate.base import Shared
+from webgate.base import Shared, number_asked
 from webgate.openapi import Route
 from webgate.reading import TAKEOVER, Reading
 
@@ -73,6 +75,26 @@ class Pages:
             "ticket.html", ticket=record, messages=said, columns=size.columns, rows=size.rows
         )
 
+    def report(self) -> str:
+        """`GET /report`: cost and turns of the last ?days=, as bars and tables."""
+        span = max(1, number_asked("days", 30, spent.SPANS[-1]))
+        today = datetime.now().astimezone()
+        first = today.date() - timedelta(days=span - 1)
+
+        def count() -> spent.Report:
+            database = self._shared.database
+            found = events.spending(database, spending.KINDS)
+            rows = spending.report(
+                found, ("day", "ticket", "model"), since=first, zone=today.tzinfo or UTC
+            )
+            titles = {t.id: t.title for t in tickets.list_all(database, closed=True)}
+            return spent.report(rows, today=today.date(), span=span, titles=titles)
+
+        return self._page(
+            "report.html", report=self._shared.together.ask(("report", span), count), span=span,
+            spans=spent.SPANS, width=spent.WIDTH, height=spent.HEIGHT,
+        )  # fmt: skip
+
     def login(self) -> str:
         """`GET /login`: what to do, or with ?code= the login itself."""
         code = bottle.request.query.get("code")
@@ -80,7 +102,12 @@ class Pages:
             code is None or bottle.request.method != "GET"
         ):  # HEAD, of a link preview, uses nothing up
             return _html(pages.render("login.html", title="Log in", problem=None, status=200))
-        secret = auth.redeem(self._shared.database, self._shared.login_limit, code)
+        secret = auth.redeem(
+            self._shared.database,
+            self._shared.login_limit,
+            code,
+            bottle.request.environ["webgate.client"],
+        )
         cookie = auth.session_cookie(secret, secure=bottle.request.environ["webgate.secure"])
         bottle.response.add_header("Set-Cookie", cookie)
         then = auth.page_after_login(bottle.request.query.get("next", ""))
@@ -162,6 +189,7 @@ def routes_of(shared: Shared) -> tuple[Route, ...]:
     table = (
         get("/", page.board),
         get("/ticket/<ticket>", page.ticket_page),
+        get("/report", page.report),
         get("/login", page.login),
         get("/login.css", page.login_css),
         get("/favicon.ico", page.favicon),

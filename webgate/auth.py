@@ -11,6 +11,7 @@ import hmac
 import os
 import re
 import secrets
+import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from orchestrator.errors import ConfigError, TicketError, Unavailable
 from orchestrator.store import logins
 from orchestrator.store.db import Database
 from webgate import problems
+from webgate.forwarded import Asked, Proxies, counted_as
 from webgate.problems import LoginNeeded, Refused, TooMany
 from webgate.together import Together
 
@@ -38,6 +40,9 @@ TOKEN_BYTES = 32
 FRESH_S = 15.0  # a session ended elsewhere opens nothing after so long
 OUTAGE_S = 3600.0  # so long a known session outlives the database
 MAX_SESSIONS = 1000  # remembered
+MAX_CLIENTS = (
+    10_000  # whose failed logins are counted; past it those that were quiet longest are forgotten
+)
 _TICKET_PAGE = re.compile(r"/ticket/[1-9][0-9]{0,8}", re.ASCII)
 
 HEADERS = {
@@ -55,29 +60,36 @@ HEADERS = {
 
 
 class LoginLimit:
-    """Counts failed logins. A try takes its place before the answer is known, and gives it back."""
+    """Counts failed logins, of each client and of all whom nobody tells apart.
+
+    A try takes its place before the answer is known, and gives it back.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._tries: deque[float] = deque(maxlen=max(count for count, _ in FAILURES))
+        self._tries: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def begin(self) -> None:
+    def begin(self, client: str = "") -> None:
         """Raises TooMany when there have been too many failures."""
         now = self._now()
+        tries = self._tries.setdefault(client, deque(maxlen=max(count for count, _ in FAILURES)))
+        self._tries.move_to_end(client)
+        while len(self._tries) > MAX_CLIENTS:
+            self._tries.popitem(last=False)
         for count, span_s in FAILURES:
-            recent = [at for at in self._tries if at > now - span_s]
+            recent = [at for at in tries if at > now - span_s]
             if len(recent) >= count:
                 raise TooMany(
                     "Too many failed logins.",
                     retry_after_s=max(1, round(recent[-count] + span_s - now)),
                     hint="Wait, then run: ticketctl open",
                 )
-        self._tries.append(now)
+        tries.append(now)
 
-    def succeeded(self) -> None:
+    def succeeded(self, client: str = "") -> None:
         """The try that began last was no failure."""
-        if self._tries:
-            self._tries.pop()
+        if tries := self._tries.get(client):
+            tries.pop()
 
 
 def ensure_token(path: Path) -> None:
@@ -154,6 +166,7 @@ class Gate:
         application: what answers once a request is let through.
         origins: the exact Host headers it is known by, each with the origin of its pages.
         token_path: the file with the token of programs.
+        proxies: whose word about a request is believed.
     """
 
     def __init__(
@@ -163,8 +176,10 @@ class Gate:
         database: Database,
         origins: Mapping[str, str],
         token_path: Path,
+        proxies: Proxies | None = None,
     ) -> None:
         self._application = application
+        self._proxies = proxies or Proxies(())
         self._origins = dict(origins)
         self._token_path = token_path
         self._sessions = Sessions(database)
@@ -193,9 +208,11 @@ class Gate:
         """Lets a request through, or raises what it is refused with.
 
         Leaves `webgate.csrf` in the environment of somebody with a session ("" for programs), and in
-        `webgate.secure` whether browsers come over TLS.
+        `webgate.secure` whether browsers come over TLS, in `webgate.client` who asks.
         """
-        origin = self._origin(environ)
+        asked = self._proxies.read(environ)
+        environ["webgate.client"] = asked.client
+        origin = self._origin(asked)
         environ["webgate.secure"] = origin.startswith("https:")
         self._check_fetch_site(environ)
         environ["webgate.csrf"] = environ["webgate.session"] = ""
@@ -209,15 +226,19 @@ class Gate:
         if method not in READING:
             self._check_change(environ, origin, program=program)
 
-    def _origin(self, environ: Environ) -> str:
+    def _origin(self, asked: Asked) -> str:
         """What a page of ours says it comes from, being asked for by this Host."""
-        origin = self._origins.get(environ.get("HTTP_HOST", ""))
+        origin = self._origins.get(asked.host)
         if origin is None:
             raise Refused(
                 "The gateway is not known by that name.",
                 hint=f"Known: {', '.join(sorted(self._origins))}. Forward the same port with ssh -L.",
             )
-        return origin
+        if asked.scheme in {"", origin.partition(":")[0]}:
+            return origin
+        if asked.scheme == "https":
+            return f"https://{asked.host}"
+        raise Refused("The proxy was asked for this without TLS.", hint=f"The address is {origin}.")
 
     def _check_fetch_site(self, environ: Environ) -> None:
         if environ.get("HTTP_SEC_FETCH_SITE", "none") in {"none", "same-origin"}:
@@ -288,7 +309,7 @@ def session_cookie(secret: str, *, secure: bool, lasts_s: int = logins.SESSION_S
     return f"{name}={secret}; Path=/; Max-Age={lasts_s}; HttpOnly; SameSite=Strict{more}"
 
 
-def redeem(database: Database, limit: LoginLimit, code: str) -> str:
+def redeem(database: Database, limit: LoginLimit, code: str, client: str = "") -> str:
     """The session secret for a one-time code.
 
     Raises:
@@ -296,16 +317,18 @@ def redeem(database: Database, limit: LoginLimit, code: str) -> str:
         TooMany: too many wrong ones.
         Unavailable: the database is away; this does not count as a failure.
     """
-    limit.begin()
+    counted = counted_as(client)
+    limit.begin(counted)
     try:
         secret = logins.redeem_link(database, code)
     except TicketError:
-        limit.succeeded()
+        limit.succeeded(counted)
         raise
     if secret is None:
+        print(f"<5>A login failed, from {client}", file=sys.stderr, flush=True)  # noqa: T201
         raise WrongCode(
             "This login link was used already, is too old, or never was one.",
             hint="For a fresh link, good for a minute and once, run: ticketctl open",
         )
-    limit.succeeded()
+    limit.succeeded(counted)
     return secret

@@ -32,6 +32,7 @@ from webgate.app import TAKEOVER, build
 from webgate.base import Shared
 from webgate.changes import Changes, Reader
 from webgate.control import Controls
+from webgate.forwarded import Proxies
 from webgate.stream import MAX_STREAMS, Streams
 
 USUAL_PORT = 3001
@@ -210,6 +211,7 @@ def serve() -> None:
         database=database,
         origins=known_origins(listener, settings.gateway.origin),
         token_path=settings.token_path,
+        proxies=Proxies(settings.gateway.trusted_proxies),
     )
     server = WSGIServer(
         listener, gate, log=None, handler_class=Handler, spawn=Pool(MAX_CONNECTIONS)

@@ -49,10 +49,16 @@ class Database:
     """PostgreSQL at `dsn`; safe to share between threads and greenlets."""
 
     def __init__(
-        self, dsn: str, *, application: str = "mission-control", max_open: int | None = None
+        self,
+        dsn: str,
+        *,
+        application: str = "mission-control",
+        max_open: int | None = None,
+        hint: str = HINT,
     ) -> None:
-        """With `max_open`, so many transactions at a time; the next wait, for a while."""
+        """With `max_open`, so many transactions at a time; `hint` goes with "does not answer"."""
         self._dsn = dsn
+        self._hint = hint
         self._places = threading.BoundedSemaphore(max_open) if max_open else None
         self._application = application
         self._idle: list[psycopg2.extensions.connection] = []
@@ -72,7 +78,7 @@ class Database:
             self._note(error)
             raise Unavailable(
                 f"PostgreSQL does not answer: {_first_line(error)}.",
-                hint=HINT,
+                hint=self._hint,
             ) from None
 
     @contextmanager
@@ -84,7 +90,7 @@ class Database:
                 during the commit itself.
         """
         if time.monotonic() < self._silent_until:
-            raise Unavailable("PostgreSQL does not answer.", hint=HINT)
+            raise Unavailable("PostgreSQL does not answer.", hint=self._hint)
         if self._places is None:
             with self._transaction() as cursor:
                 yield cursor

@@ -22,6 +22,7 @@ OWN_KINDS = {
     "pushed": "its branch was pushed",
     "closed": "it was closed, with its archive and what was given up",
     "reopened": "it was opened again",
+    "imported": "it came from another Mission Control's database, with its row there",
 }
 
 

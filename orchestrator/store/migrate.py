@@ -15,7 +15,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.store.db import Database
 
 _LOCK_KEY = 0x6D63_6D69_6772  # "mcmigr": one migration at a time
-_OLDER_TABLES = ("tickets", "ticket_events", "queued_messages")
+OLDER_TABLES = ("tickets", "ticket_events", "queued_messages")  #: which every one has
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql", re.ASCII)
 
 
@@ -86,13 +86,13 @@ def _is_older_make(cursor: Any) -> bool:
     """
     cursor.execute(
         "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
-        (list(_OLDER_TABLES),),
+        (list(OLDER_TABLES),),
     )
     found = {row["name"] for row in cursor.fetchall()}
-    if found and found != set(_OLDER_TABLES):
+    if found and found != set(OLDER_TABLES):
         raise ConfigError(
             f"The database has a table {min(found)}, and is no Mission Control's:"
-            f" {', '.join(sorted(set(_OLDER_TABLES) - found))} is missing.",
+            f" {', '.join(sorted(set(OLDER_TABLES) - found))} is missing.",
             hint="Give Mission Control a database of its own in [database] url.",
         )
     return bool(found)

@@ -84,7 +84,10 @@ def proxy(cluster: Cluster, tmp_path: Path) -> Iterator[Proxy]:
          "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-keyout", "privkey.pem", "-out", "fullchain.pem"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
-    environ = {"MC_GATEWAY_ORIGIN": f"https://{NAME}:{port}"}
+    environ = {
+        "MC_GATEWAY_ORIGIN": f"https://{NAME}:{port}",
+        "MC_GATEWAY_TRUSTED_PROXIES": "127.0.0.1",
+    }
     with Gateway(tmp_path, cluster.create_database(), environ) as gateway:
         sample = (CONTRIB / "nginx.conf").read_text(encoding="utf-8")
         for there, here in (
@@ -169,6 +172,18 @@ def test_a_browser_works_through_nginx_and_a_foreign_page_does_not(proxy: Proxy)
     assert proxy.status("GET", "/", Host="evil.example") == 403
     assert proxy.status("POST", path, b'{"text": "' + b"x" * 1_500_000 + b'"}', **ours) == 413
     assert [m.body for m in messages.of_ticket(proxy.gateway.database, ticket.id)] == ["hello"]
+
+
+def test_what_a_client_says_of_itself_is_no_word_of_nginx(proxy: Proxy) -> None:
+    """Its X-Forwarded-For does not get it more tries, and its -Host no other name."""
+    tries = [
+        proxy.status("GET", "/login?code=wrong", X_Forwarded_For=f"192.0.2.{n}") for n in range(3)
+    ]
+    assert tries == [403, 403, 429]
+    assert "A login failed, from 127.0.0.1" in proxy.gateway.said()
+    assert "192.0.2." not in proxy.gateway.said()
+    assert proxy.status("GET", "/healthz", X_Forwarded_Host="evil.example") == 200
+    assert proxy.status("GET", "/healthz", Host="evil.example", X_Forwarded_Host=proxy.host) == 403
 
 
 def told(database: Database) -> dict[str, set[str]]:
