@@ -27,6 +27,7 @@ MIN_SYSTEMD = 252
 MIN_TMUX = (3, 3)
 MIN_FREE_BYTES = 1 << 30
 COMMAND_TIMEOUT_S = 10
+READY_S = 5.0  # a service that starts just now is waited for
 BACKUP_AGE = timedelta(days=2)  # older than that, and a night was missed
 
 
@@ -241,9 +242,20 @@ def _gateway(config: Config) -> Check:
     return Check("gateway", "ok", f"{config.gateway_url} on {config.gateway.listen}")
 
 
+def _pid_once_ready(manager: UserManager, unit: str) -> int:
+    """Of a running service, else 0.
+
+    One that starts just now, as the gateway does when we look at it, is not confined yet.
+    """
+    deadline = time.monotonic() + READY_S
+    while (state := manager.unit(unit).active) == "activating" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return manager.service(unit).main_pid if state == "active" else 0
+
+
 def _services(config: Config) -> Check:
     with UserManager() as manager:
-        pids = {unit: manager.service(unit).main_pid for unit in doctor_services.RUNNING}
+        pids = {unit: _pid_once_ready(manager, unit) for unit in doctor_services.RUNNING}
     told = {unit: Path(f"/proc/{pid}") for unit, pid in pids.items() if pid}
     for unit in doctor_services.PASSING:
         if (copy := doctor_services.copy_of(config, unit)).is_dir():

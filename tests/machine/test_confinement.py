@@ -178,6 +178,13 @@ def test_backups_may_go_elsewhere(product: Product) -> None:
     assert "my backups" not in product.systemctl("cat", "mc-backup.service").stdout
 
 
+def test_doctor_waits_for_a_gateway_that_it_woke(product: Product) -> None:
+    """Its own look starts the gateway, which is not confined before it is what it will be."""
+    for _ in range(3):
+        product.systemctl("stop", "mc-webgate.service")
+        assert services(product)[0] == "ok", services(product)
+
+
 @pytest.mark.parametrize("unit", ["mc-ingest.service", "mc-heartbeat.service"])
 def test_doctor_sees_what_is_not_in_force(product: Product, unit: str) -> None:
     """All of it as installed; a drop-in that takes it away is named, also of what runs for a moment."""
