@@ -247,6 +247,7 @@ def ended(config: Config, number: int) -> int:
         crashed, reason = False, _TOO_LONG
     if pane is not None:
         server.kill(number)
+    config.ticket_paths(number).writer_path.unlink(missing_ok=True)
     shutil.rmtree(config.ticket_paths(number).runtime, ignore_errors=True)
     if not never_ran:  # else the launcher's own sentence stays in `systemctl status`
         systemd.notify(f"STATUS=Ended: {reason}")
