@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from orchestrator import limits, plan, unit_files
 from orchestrator.apply import edges, knows_direct
 from orchestrator.board import check_ref
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.declare import MAX_REFS, ref_of
 from orchestrator.errors import Conflict, InvalidInput
 from orchestrator.limits import INFINITY, KEYS
+from orchestrator.naming import unit_name
 from orchestrator.store import tickets
 from orchestrator.store.db import Database
 from orchestrator.systemd import UserManager

@@ -16,9 +16,10 @@ from pathlib import Path
 from orchestrator import close, limits, plan, systemd, unit_files
 from orchestrator.board import Board
 from orchestrator.cgroup import cgroup_pids
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.declare import Declared
 from orchestrator.errors import Conflict, InvalidInput, TicketError, Unavailable
+from orchestrator.naming import unit_name
 from orchestrator.plan import Actual, Plan
 from orchestrator.store import tickets
 from orchestrator.store.db import Database, Listener

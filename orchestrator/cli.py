@@ -27,8 +27,8 @@ from orchestrator.cli_report import COMMANDS as REPORT
 from orchestrator.cli_talk import COMMANDS as TALK
 from orchestrator.cli_top import COMMANDS as TOP
 from orchestrator.cli_work import COMMANDS as WORK
-from orchestrator.config import session_name, unit_name
 from orchestrator.errors import InvalidInput
+from orchestrator.naming import session_name, unit_name
 
 if TYPE_CHECKING:
     from orchestrator.doctor_machine import Check

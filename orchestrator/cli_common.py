@@ -15,8 +15,9 @@ from click.shell_completion import CompletionItem
 
 from orchestrator import config as configuration
 from orchestrator import terminal
-from orchestrator.config import Config, ticket_id
+from orchestrator.config import Config
 from orchestrator.errors import InvalidInput, TicketError
+from orchestrator.naming import ticket_id
 
 if TYPE_CHECKING:
     from orchestrator.store.db import Database

@@ -12,7 +12,8 @@ import click
 
 from orchestrator import config as configuration
 from orchestrator.cli_common import print_json, print_table, reports_errors
-from orchestrator.config import Resolved, Setting, as_toml
+from orchestrator.config import Resolved, Setting
+from orchestrator.config_reading import as_toml
 from orchestrator.errors import EX_CONFIG, ConfigError
 
 

@@ -24,7 +24,8 @@ from orchestrator.cli_common import (
     summary,
     tabbed,
 )  # fmt: skip
-from orchestrator.config import Config, session_name, unit_name
+from orchestrator.config import Config
+from orchestrator.naming import session_name, unit_name
 
 if TYPE_CHECKING:
     from orchestrator.permits import Request

@@ -18,8 +18,8 @@ import click
 from orchestrator import terminal
 from orchestrator.cli_common import open_database, print_json, reports_errors, tabbed
 from orchestrator.cli_look import STATES, age
-from orchestrator.config import unit_name
 from orchestrator.errors import TicketError, Unavailable
+from orchestrator.naming import unit_name
 
 if TYPE_CHECKING:
     from orchestrator.store.db import Database

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.errors import Conflict, InvalidInput
+from orchestrator.naming import unit_name
 
 if TYPE_CHECKING:
     from orchestrator.close import Tree

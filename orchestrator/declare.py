@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator import limits
-from orchestrator.config import MAX_TICKET
 from orchestrator.drivers import driver_named
 from orchestrator.errors import InvalidInput
 from orchestrator.limits import shown
+from orchestrator.naming import MAX_TICKET
 from orchestrator.store.tickets import MAX_PROMPT_BYTES, MAX_TITLE_CHARS
 
 Ref = int | str  #: a ticket by number, a ticket by name, or a unit

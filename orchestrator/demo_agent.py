@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.asking import Asking
-from orchestrator.config import ensure_agent_folder
 from orchestrator.demo_answers import Leave, Say, Show, Step, UseTool, answer
 from orchestrator.demo_log import MODEL, Conversation, Log, Refused
 from orchestrator.demo_screen import ACCENT, BOLD, DIM, GOOD, Key, Keys, Row, Screen, brief, plain
+from orchestrator.naming import ensure_agent_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

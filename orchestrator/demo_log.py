@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import sidecar
-from orchestrator.config import ensure_agent_folder
+from orchestrator.naming import ensure_agent_folder
 
 VERSION = "1"
 MODEL = {"id": "demo", "display_name": "Demo"}

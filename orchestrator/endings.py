@@ -10,8 +10,8 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
-from orchestrator.config import TicketPaths
 from orchestrator.errors import TicketError
+from orchestrator.naming import TicketPaths
 from orchestrator.store import events, tickets
 from orchestrator.store.db import Database
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from orchestrator import config as configuration
 from orchestrator import diff, doctor_services, finish, pipes, systemd, tmux
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.errors import TicketError
+from orchestrator.naming import unit_name
 from orchestrator.store import events, health, tickets, worktrees
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket

@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator import completion
 from orchestrator import config as configuration
 from orchestrator.config import Config, share_path
+from orchestrator.config_tables import Gateway, Tmux
 from orchestrator.errors import ConfigError
 from orchestrator.install_report import Report, copy_files, write_texts
 from orchestrator.unit_files import unit_folder
@@ -34,12 +35,12 @@ def unit_files(config: Config) -> list[Path]:
 def drop_ins(config: Config) -> dict[Path, str | None]:
     """What the configuration changes in units: file to content; None: it must not be there."""
     listen = socket = None
-    if config.gateway.listen != configuration.Gateway().listen:
+    if config.gateway.listen != Gateway().listen:
         listen = f"[Socket]\nListenStream=\nListenStream={config.gateway.listen}\n"
         if isinstance(config.listen_address, Path):
             # The token guards it too; this keeps other users from even asking.
             listen += "SocketMode=0600\nDirectoryMode=0700\nNoDelay=no\n"
-    if config.tmux.socket != configuration.Tmux().socket:
+    if config.tmux.socket != Tmux().socket:
         socket = f"[Service]\nEnvironment=MC_TMUX_SOCKET={config.tmux.socket}\n"
     backups = None
     if not config.database.url and not config.backup_dir.is_relative_to(config.state_dir):

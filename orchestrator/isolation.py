@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.config import Isolation
+from orchestrator.config_tables import Isolation
 from orchestrator.errors import ConfigError
 
 PROGRAM = "bwrap"

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.config import Config, TicketPaths
+from orchestrator.config import Config
+from orchestrator.naming import TicketPaths
 
 REQUESTS = "requests"  # of the runtime folder, as in permits.py
 INFO_FD = 8  #: where bubblewrap says the pid of the sandbox's first process

@@ -24,11 +24,12 @@ from typing import NoReturn
 
 from orchestrator import config as configuration
 from orchestrator import endings, isolation, isolation_view, sandbox, sidecar, systemd, tmux
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.drivers import Launch, Work, driver_named
 from orchestrator.drivers.environ import NOT_FOR_THE_AGENT, agent_environ
 from orchestrator.endings import Ending
 from orchestrator.errors import EX_CONFIG, ConfigError, TicketError, Unavailable
+from orchestrator.naming import ticket_id, unit_name
 from orchestrator.sandbox import Sandbox, Waiting
 from orchestrator.store import events, messages, tickets
 from orchestrator.store.db import Database
@@ -53,7 +54,7 @@ def main() -> None:
         print("usage: mc-launch start|ended TICKET    (run by ticket@.service)", file=sys.stderr)
         sys.exit(2)
     try:
-        sys.exit(step(configuration.load(), configuration.ticket_id(text)))
+        sys.exit(step(configuration.load(), ticket_id(text)))
     except TicketError as error:
         systemd.notify(f"STATUS={error.message}")
         print(error, file=sys.stderr)

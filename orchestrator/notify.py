@@ -18,8 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orchestrator import outside, systemd
-from orchestrator.config import Config, session_name
+from orchestrator.config import Config
 from orchestrator.errors import TicketError
+from orchestrator.naming import session_name
 from orchestrator.store import waits
 from orchestrator.store.db import Database
 from orchestrator.store.waits import Wait

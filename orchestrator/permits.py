@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.asking import MAX_ANSWER_BYTES, QUESTION, TAKEN
-from orchestrator.config import TicketPaths
 from orchestrator.errors import Conflict, InvalidInput, Unavailable
+from orchestrator.naming import TicketPaths
 from orchestrator.waiting import any_ready
 
 Behavior = Literal["allow", "deny"]

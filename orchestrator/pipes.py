@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import procfs, systemd, tmux
-from orchestrator.config import Config, TicketPaths, unit_name
+from orchestrator.config import Config
 from orchestrator.errors import TicketError, Unavailable
+from orchestrator.naming import TicketPaths, unit_name
 
 DRAIN_S = 3.0  # past it the pipe is left as it is, and the old file goes on being written
 LEAVE_S = 10.0  # for the old writer to write what it has and leave

@@ -13,10 +13,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 from orchestrator import limits, unit_files
-from orchestrator.config import unit_name
 from orchestrator.declare import Declared, Ref, refuse
 from orchestrator.errors import InvalidInput
 from orchestrator.limits import KEYS
+from orchestrator.naming import unit_name
 from orchestrator.store.tickets import Ticket
 
 MAX_SHOWN_CHARS = 60

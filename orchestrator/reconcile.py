@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from orchestrator import endings, systemd, tmux
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.endings import Ending
 from orchestrator.errors import EX_TEMPFAIL, Conflict
+from orchestrator.naming import unit_name
 from orchestrator.store import comments, events, tickets
 from orchestrator.store.db import Database, Listener
 from orchestrator.store.tickets import Ticket

@@ -1,6 +1,6 @@
 """What the code says of its configuration: each key, its default and its line, for the manuals.
 
-The line of a key is its `#:` comment in config.py or driver_tables.py, so that it stands in one place.
+The line of a key is its `#:` comment in config_tables.py or driver_tables.py, so that it stands in one place.
 Out of scope: what is in force on a machine (`config.resolve`).
 """
 
@@ -14,7 +14,8 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 
-from orchestrator.config import TABLES, as_toml
+from orchestrator.config_reading import as_toml
+from orchestrator.config_tables import TABLES
 from orchestrator.driver_tables import DriverTable
 
 

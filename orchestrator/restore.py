@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator import backup, install_services, postgres
-from orchestrator.config import Config, unit_name
+from orchestrator.config import Config
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
+from orchestrator.naming import unit_name
 from orchestrator.postgres import DATABASE, Server
 from orchestrator.store import recovery
 from orchestrator.store.db import Database

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator import isolation_git, isolation_view, procfs
-from orchestrator.config import TicketPaths
 from orchestrator.drivers import Launch, Work
 from orchestrator.errors import ConfigError
 from orchestrator.isolation import PROGRAM
 from orchestrator.isolation_view import INFO_FD, Scene
+from orchestrator.naming import TicketPaths
 from orchestrator.store import worktrees
 from orchestrator.store.db import Database
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import ensure_agent_folder
+from orchestrator.naming import ensure_agent_folder
 from orchestrator.procfs import inner_pid
 from orchestrator.sidecar_tee import MAX_DATA_BYTES, append_line, frame
 from orchestrator.small_file import read_small

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 from orchestrator import taking
-from orchestrator.config import MAX_TICKET
+from orchestrator.naming import MAX_TICKET
 from orchestrator.progress import Advance
 from orchestrator.store import imports, older
 from orchestrator.store.db import Database

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config import session_name
 from orchestrator.errors import ConfigError, Conflict, Unavailable
+from orchestrator.naming import session_name
 
 COMMAND_TIMEOUT_S = 10
 MAX_KEYS_PER_CALL = 512  # -H takes one argument a byte, and a command line has an end
@@ -311,8 +311,8 @@ def _hook(target: str, program: Sequence[str]) -> list[str]:
 def _pipe_command(log: Path, mark: Path) -> str:
     """The shell that opens the log, says which process writes which file, and becomes the writer."""
     mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # config.py lets only paths through that mean nothing to strftime, tmux formats or the shell; there
-    # must be no % and no # in here either
+    # config_checks.py lets only paths through that mean nothing to strftime, tmux formats or the shell;
+    # there must be no % and no # in here either
     return (
         f"exec >> {log}; i=$(ls -Li /proc/$$/fd/1); read -r s < /proc/$$/stat;"
         f' echo "$i $s" > {mark}; exec cat'

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from orchestrator.config import session_name
 from orchestrator.errors import Conflict, InvalidInput, Unavailable
+from orchestrator.naming import session_name
 
 SESSION = "mission-control"  #: the client's own; no ticket's is called so
 ANSWER_S = 5.0  # a server that takes longer is Unavailable

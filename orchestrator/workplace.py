@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator import worktree
-from orchestrator.config import Config, TicketPaths
+from orchestrator.config import Config
 from orchestrator.errors import ConfigError, TicketError
+from orchestrator.naming import TicketPaths
 from orchestrator.store import archives, worktrees
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket

@@ -11,8 +11,9 @@ from typing import Any
 
 import bottle
 
-from orchestrator import config, permits
+from orchestrator import permits
 from orchestrator.errors import Conflict, InvalidInput, TicketError
+from orchestrator.naming import ticket_id
 from orchestrator.store import comments, logins, messages, tickets
 from webgate import auth, closing, creation, told, units, wire
 from webgate.base import Shared, author, body, caller
@@ -47,7 +48,7 @@ class Acting:
 
     def send(self, ticket: str) -> dict[str, Any]:
         """A message: a row before it is acknowledged."""
-        number = config.ticket_id(ticket)
+        number = ticket_id(ticket)
         text = wire.text_of(body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES), "text")
         self._shared.ticket(ticket)
         message = messages.enqueue(self._database, number, text, author=author())
@@ -57,7 +58,7 @@ class Acting:
 
     def control(self, ticket: str) -> dict[str, Any]:
         """Takes control for a page, or gives it back. Whoever had it before, looks."""
-        number = config.ticket_id(ticket)
+        number = ticket_id(ticket)
         asked = wire.fields_of(body(), {"viewer": str, "action": str})
         if asked["action"] == "take":
             self._shared.ticket(ticket)
@@ -74,7 +75,7 @@ class Acting:
 
     def keys(self, ticket: str) -> dict[str, Any]:
         """Keys, or a paste, for the pane, from the page that has control."""
-        number = config.ticket_id(ticket)
+        number = ticket_id(ticket)
         asked = wire.fields_of(
             body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES),
             {"viewer": str},
@@ -91,7 +92,7 @@ class Acting:
 
     def resize(self, ticket: str) -> dict[str, Any]:
         """The pane's size, as the page that has control wants it."""
-        number = config.ticket_id(ticket)
+        number = ticket_id(ticket)
         asked = wire.fields_of(body(), {"viewer": str, "columns": int, "rows": int})
         self._shared.controls.check(number, asked["viewer"], caller())
         self._shared.tmux.resize(number, asked["columns"], asked["rows"])
@@ -173,7 +174,7 @@ class Acting:
 
     def comment(self, ticket: str) -> dict[str, Any]:
         """A note for people; the worker does not see it."""
-        number = config.ticket_id(ticket)
+        number = ticket_id(ticket)
         text = wire.text_of(body(), "text")
         made = comments.add(self._database, number, text, author=author())
         bottle.response.status = HTTPStatus.CREATED.value

@@ -1,7 +1,7 @@
 """The table of routes, and the pages.
 
 What the gateway answers once auth.py let a request through. Text becomes a ticket's number in
-`config.ticket_id` alone, before anything else is touched. What programs ask for is in reading.py and
+`ticket_id` alone, before anything else is touched. What programs ask for is in reading.py and
 acting.py; this has what a browser loads.
 """
 

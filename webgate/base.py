@@ -10,6 +10,7 @@ import bottle
 
 from orchestrator import config
 from orchestrator.errors import TicketError, Unavailable
+from orchestrator.naming import ticket_id
 from orchestrator.store import tickets
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
@@ -44,7 +45,7 @@ class Shared:
             InvalidInput: that is no number.
             NoSuchTicket: there is none.
         """
-        number = config.ticket_id(text)
+        number = ticket_id(text)
         try:
             record = self.together.ask(number, lambda: tickets.get(self.database, number))
         except Unavailable:

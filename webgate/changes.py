@@ -15,6 +15,7 @@ import gevent
 
 from orchestrator import config, permits
 from orchestrator.errors import NoSuchTicket, TicketError, Unavailable
+from orchestrator.naming import ticket_id
 from orchestrator.store import comments, events, messages, tickets
 from orchestrator.store.db import Database, Listener
 from webgate import wire
@@ -152,7 +153,7 @@ def _tickets_of(heard: list[tuple[str, str]]) -> list[int]:
     numbers = []
     for payload in found:
         try:
-            numbers.append(config.ticket_id(payload))
+            numbers.append(ticket_id(payload))
         except TicketError:
             continue
     return numbers

@@ -23,6 +23,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from orchestrator import config
+from orchestrator.config_checks import is_loopback
 from orchestrator.errors import ConfigError, TicketError
 from orchestrator.store.db import Database
 from orchestrator.store.green import install_wait_callback
@@ -167,7 +168,7 @@ def _refuse_open(listener: Any, settings: config.Config) -> None:
     if listener.family == socket.AF_UNIX or settings.gateway.origin:
         return
     host = listener.getsockname()[0]
-    if not config.is_loopback(host):
+    if not is_loopback(host):
         raise ConfigError(
             f"mc-webgate.socket listens on {host}, which others reach without TLS.",
             hint="Mend ListenStream=, or say in gateway.origin where your proxy serves it over TLS.",

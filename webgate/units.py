@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import gevent
 
-from orchestrator.config import unit_name
 from orchestrator.errors import Conflict, TicketError
+from orchestrator.naming import unit_name
 
 if TYPE_CHECKING:
     from orchestrator.systemd import UserManager

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from orchestrator.config import Config, TicketPaths
+from orchestrator.config import Config
 from orchestrator.errors import Unavailable
+from orchestrator.naming import TicketPaths
 from orchestrator.sidecar import Record
 
 #: how messages reach the agent: "paste", as text and Enter in the pane, or "channel", by `deliver`

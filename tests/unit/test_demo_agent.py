@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from orchestrator import demo_answers, demo_screen, permits, sidecar
-from orchestrator.config import TicketPaths
 from orchestrator.demo_screen import Key, Keys
 from orchestrator.errors import Conflict
+from orchestrator.naming import TicketPaths
 from orchestrator.sidecar import Record
 
 ROOT = Path(demo_answers.__file__).parents[1]

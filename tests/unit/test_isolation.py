@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator import config as configuration
 from orchestrator import isolation, isolation_git, isolation_view
-from orchestrator.config import Config, Isolation
+from orchestrator.config import Config
+from orchestrator.config_tables import Isolation
 from orchestrator.errors import ConfigError
 from orchestrator.isolation_view import Scene
 from tests.unit.repositories import git

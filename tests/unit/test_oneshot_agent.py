@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from orchestrator import oneshot_agent, sidecar
-from orchestrator.config import Config, TicketPaths
+from orchestrator.config import Config
 from orchestrator.drivers import NotTaken, Work, driver_named, message_key
 from orchestrator.drivers.claude_home import ClaudeHome
+from orchestrator.naming import TicketPaths
 
 ROOT = Path(oneshot_agent.__file__).parents[1]
 CLI = Path(__file__).with_name("stream_cli.py")

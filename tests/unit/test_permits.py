@@ -19,8 +19,8 @@ import pytest
 
 from orchestrator import permission_hook, permits, sidecar
 from orchestrator.asking import Asking
-from orchestrator.config import TicketPaths
 from orchestrator.errors import Conflict, InvalidInput, TicketError
+from orchestrator.naming import TicketPaths
 
 HOOK = Path(permission_hook.__file__)
 TIMEOUT_S = 20.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator import endings
-from orchestrator.config import TicketPaths
 from orchestrator.endings import Ending
 from orchestrator.errors import Unavailable
+from orchestrator.naming import TicketPaths
 from orchestrator.reconcile import Seen, plan
 from orchestrator.store import events, tickets
 from orchestrator.store.db import Database

@@ -14,7 +14,9 @@ import pytest
 
 from orchestrator import config as configuration
 from orchestrator import heartbeat, pipes, rotate, tmux
-from orchestrator.config import Config, TicketPaths
+from orchestrator.config import Config
+from orchestrator.config_tables import Logs
+from orchestrator.naming import TicketPaths
 from orchestrator.store import events, health, tickets
 from orchestrator.store.db import Database
 
@@ -35,7 +37,7 @@ def test_logrotate_gets_what_the_configuration_says(config: Config) -> None:
     assert "\n    compress\n" in text
     assert f'"{config.state_dir}/tickets/*/pane.log"' in text
     assert "orchestrator.rotate switch" in text
-    other = replace(config, logs=configuration.Logs(keep=3, compress=False))
+    other = replace(config, logs=Logs(keep=3, compress=False))
     assert "rotate 3\n" in rotate.render(other)
     assert "nocompress" in rotate.render(other)
 

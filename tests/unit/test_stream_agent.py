@@ -25,9 +25,10 @@ from typing import Any
 import pytest
 
 from orchestrator import permits, sidecar, stream_child
-from orchestrator.config import Config, TicketPaths
+from orchestrator.config import Config
 from orchestrator.drivers import NotTaken, Work, driver_named, message_key
 from orchestrator.errors import Conflict
+from orchestrator.naming import TicketPaths
 from orchestrator.stream_agent import GUARD_S
 from orchestrator.stream_child import Lines
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from orchestrator import config
+from orchestrator import config_checks
 from orchestrator.errors import ConfigError
 from orchestrator.store import logins, messages, tickets
 from tests.unit.gateway import Gateway
@@ -74,7 +74,7 @@ def test_what_is_no_proxy_is_an_error(value: tuple[str, ...], says: str) -> None
     """With the key, and what to write."""
     with pytest.raises(ConfigError, match=says) as raised:
         for text in value:
-            config._check_proxy(text)
+            config_checks._check_proxy(text)
     assert "gateway.trusted_proxies" in raised.value.message
 
 

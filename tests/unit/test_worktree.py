@@ -14,6 +14,7 @@ import pytest
 from orchestrator import config as configuration
 from orchestrator import diff, finish, loss, worktree, worktree_include
 from orchestrator.config import Config
+from orchestrator.config_tables import Worktree
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError
 from orchestrator.store import tickets, worktrees
 from orchestrator.store.db import Database
@@ -66,7 +67,7 @@ def test_path_and_branch_follow_the_templates(
     config: Config, database: Database, repo: Path
 ) -> None:
     """And a template that gives every ticket the same place is refused at load."""
-    ours = replace(config, worktree=configuration.Worktree(path="../x/{id}", branch="mc/{id}/work"))
+    ours = replace(config, worktree=Worktree(path="../x/{id}", branch="mc/{id}/work"))
     ticket = code_ticket(database, repo)
     path = made(ours, database, ticket)
     assert path == repo.parent / "x" / str(ticket.id)
@@ -242,7 +243,7 @@ def test_worktreeinclude_copies_ignored_files_only(
 
 def test_setup_runs_once_where_it_is_seen(config: Config, database: Database, repo: Path) -> None:
     """In the worktree, before the agent, its output in the pane; a failure stops the start."""
-    ours = replace(config, worktree=configuration.Worktree(setup="echo 'it is' $((1 + 1)) && pwd"))
+    ours = replace(config, worktree=Worktree(setup="echo 'it is' $((1 + 1)) && pwd"))
     ticket = code_ticket(database, repo)
     path = made(ours, database, ticket)
     paths = ours.ticket_paths(ticket.id)
@@ -255,7 +256,7 @@ def test_setup_runs_once_where_it_is_seen(config: Config, database: Database, re
         )
         return done.returncode, done.stdout
 
-    failing = replace(config, worktree=configuration.Worktree(setup="echo no; exit 7"))
+    failing = replace(config, worktree=Worktree(setup="echo no; exit 7"))
     assert run(failing) == (
         7,
         "$ echo no; exit 7\nno\nmission-control: setup failed with status 7\n",
