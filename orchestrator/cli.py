@@ -1,7 +1,8 @@
 """ticketctl: tickets from the command line, in the manner of systemctl and gh.
 
 An entry point: it prints and exits, everything else raises. Tables for people, `--json` for
-programs, TSV when piped. Heavy imports wait until a command needs them: `list` has to be quick.
+programs, TSV when piped. Heavy imports wait until a command needs them, and so do the modules of
+other commands: `list` has to be quick.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,24 +19,47 @@ import click
 
 from orchestrator import config as configuration
 from orchestrator.cli_common import NUMBER, open_database, print_json, reports_errors
-from orchestrator.cli_config import COMMANDS as CONFIG
-from orchestrator.cli_data import COMMANDS as DATA
-from orchestrator.cli_declare import COMMANDS as DECLARE
-from orchestrator.cli_import import COMMANDS as IMPORT
-from orchestrator.cli_look import COMMANDS as LOOK
-from orchestrator.cli_reconcile import reconcile
-from orchestrator.cli_report import COMMANDS as REPORT
-from orchestrator.cli_talk import COMMANDS as TALK
-from orchestrator.cli_top import COMMANDS as TOP
-from orchestrator.cli_work import COMMANDS as WORK
 from orchestrator.errors import InvalidInput
 from orchestrator.naming import session_name, unit_name
 
 if TYPE_CHECKING:
     from orchestrator.doctor_machine import Check
 
+#: where the commands are that are not here; `COMMANDS` of each module
+_MODULES = {
+    "cli_config": ("config",),
+    "cli_data": ("backup", "restore"),
+    "cli_declare": ("apply", "diff-state", "set"),
+    "cli_import": ("import",),
+    "cli_look": ("list", "show", "status"),
+    "cli_reconcile": ("reconcile",),
+    "cli_report": ("report",),
+    "cli_talk": ("send", "queue", "events", "interrupt", "permit"),
+    "cli_top": ("top",),
+    "cli_work": ("diff", "merge", "pr", "close", "reopen", "gc", "archive"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """The commands of this module, and those of others, imported when one of them is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Their names; nothing is imported."""
+        return sorted({*self.commands, *_MODULE_OF})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """None where there is none of that name."""
+        if cmd_name in _MODULE_OF and cmd_name not in self.commands:
+            for command in import_module(f"orchestrator.{_MODULE_OF[cmd_name]}").COMMANDS:
+                self.add_command(command)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="mission-control", prog_name="ticketctl")
 def main() -> None:
     """Tickets as systemd units: each runs a coding agent in tmux, in its own worktree.
@@ -340,7 +365,3 @@ def completion(shell: str) -> None:
 def _exec(*argv: str) -> NoReturn:
     sys.stdout.flush()
     os.execvp(argv[0], list(argv))
-
-
-for _command in (*LOOK, *TOP, *REPORT, *TALK, *WORK, *DATA, *IMPORT, *DECLARE, *CONFIG, reconcile):
-    main.add_command(_command)

@@ -11,7 +11,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from orchestrator import config as configuration
 from orchestrator import terminal
@@ -20,6 +19,8 @@ from orchestrator.errors import InvalidInput, TicketError
 from orchestrator.naming import ticket_id
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from orchestrator.store.db import Database
 
 P = ParamSpec("P")
@@ -45,6 +46,8 @@ class TicketNumber(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # 
         incomplete: str,
     ) -> list[CompletionItem]:
         """Numbers of tickets with their titles; nothing where the database is away."""
+        from click.shell_completion import CompletionItem
+
         from orchestrator.store import tickets
 
         try:

@@ -38,3 +38,6 @@ def reconcile(dry_run: bool, as_json: bool) -> None:
         print_table(["TICKET", "ACT", "WHY"], rows)
     elif sys.stdout.isatty():
         click.echo("What should run, runs; what should not, does not.")
+
+
+COMMANDS: tuple[click.Command, ...] = (reconcile,)

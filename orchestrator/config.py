@@ -49,11 +49,8 @@ from orchestrator.errors import ConfigError
 from orchestrator.naming import TicketPaths
 
 APP = "mission-control"
-# in a URL, and in a DSN with or without quotes
-_PASSWORD = re.compile(
-    r"((?<=://)[^:/@?\s]*:)[^@/]*(?=@)|(\bpassword\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s&]+)",
-    re.IGNORECASE,
-)
+# in a URL, and in a DSN with or without quotes; compiled for those alone who show it
+_UNSHOWN = r"((?<=://)[^:/@?\s]*:)[^@/]*(?=@)|(\bpassword\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s&]+)"
 HIDDEN = "(hidden)"
 
 
@@ -155,7 +152,9 @@ class Setting:
         if isinstance(self.value, str) and self.value:
             if self.key.endswith("token"):
                 return HIDDEN
-            return _PASSWORD.sub(lambda m: f"{m[1] or m[2]}{HIDDEN}", self.value)
+            return re.sub(
+                _UNSHOWN, lambda m: f"{m[1] or m[2]}{HIDDEN}", self.value, flags=re.IGNORECASE
+            )
         return self.value
 
 

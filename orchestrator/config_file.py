@@ -1,7 +1,7 @@
 """TOML files of the configuration, and where in them each key stands.
 
-`config.py` says what may be in them. tomllib reads them, and tells nobody where it found a key: what it
-took is gone through once more, for line and column alone.
+`config_reading.py` says what may be in them. tomllib reads them, and tells nobody where it found a key:
+what it took is gone through once more, for line and column alone.
 """
 
 from __future__ import annotations

@@ -52,10 +52,11 @@ def commands(main: click.Group) -> list[Command]:
     """All of them, by name."""
 
     def walk(group: click.Group, above: str) -> Iterator[Command]:
-        for name in sorted(group.commands):
-            command = group.commands[name]
+        context = click.Context(group)
+        for name in sorted(group.list_commands(context)):
+            command = group.get_command(context, name)
             path = f"{above} {name}".strip()
-            if command.hidden:
+            if command is None or command.hidden:
                 continue
             if isinstance(command, click.Group):
                 yield from walk(command, path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import sys
 import termios
 import tty
@@ -77,7 +76,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> l
 
 def columns() -> int:
     """Of the terminal, or COLUMNS; 80 where nobody knows."""
-    return shutil.get_terminal_size().columns
+    return _size().columns
+
+
+def _size() -> os.terminal_size:
+    import shutil  # noqa: PLC0415  # for a terminal alone: ticketctl list has to be quick in a pipe
+
+    return shutil.get_terminal_size()
 
 
 class Screen:
@@ -104,7 +109,7 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Shows as many of the lines as there is room for. They may hold colours of ours."""
-        rows = shutil.get_terminal_size().lines
+        rows = _size().lines
         shown = (f"{line}\x1b[0m{_REST_OF_LINE}" for line in lines[:rows])
         sys.stdout.write(_HOME + "\n".join(shown) + _REST_OF_SCREEN)
         sys.stdout.flush()

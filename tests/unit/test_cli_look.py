@@ -257,11 +257,12 @@ def test_list_starts_quickly(home: dict[str, str], database: Database) -> None:
     heavy = (
         "{'pystemd', 'libtmux', 'jinja2', 'gevent', 'bottle', 'watchdog', 'difflib', 'subprocess'}"
     )
-    program = f"import sys; from orchestrator.cli import main; main(['list'], standalone_mode=False); print(sorted({heavy} & set(sys.modules)))"
+    program = f"import sys; from orchestrator.cli import main; main(['list'], standalone_mode=False); print(sorted({heavy} & set(sys.modules)), sorted(m for m in sys.modules if '.cli_' in m))"
     done = subprocess.run(
         [sys.executable, "-c", program], env=home, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    commands = "['orchestrator.cli_common', 'orchestrator.cli_look']"
+    assert done.stdout.splitlines()[-1] == f"[] {commands}"
     spent = []
     for _ in range(5):
         before = os.times()

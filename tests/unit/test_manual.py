@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
-from orchestrator import completion, manual, reference
+from orchestrator import cli, completion, manual, reference
 from orchestrator.cli import _manuals, main
 from orchestrator.errors import InvalidInput
 from orchestrator.store import tickets
@@ -52,6 +53,16 @@ def test_ticketctl_1_has_each_command_and_option() -> None:
         assert f" {command.usage} " in shown
         for option in command.options:
             assert f"{option.shown} {option.text}" in shown
+
+
+def test_the_commands_of_each_module_are_known_by_name() -> None:
+    """No module has a command that ticketctl does not find, and none is where it is not."""
+    found = {}
+    for path in Path(cli.__file__).parent.glob("cli_*.py"):
+        module = import_module(f"orchestrator.{path.stem}")
+        if hasattr(module, "COMMANDS"):
+            found[path.stem] = {command.name for command in module.COMMANDS}
+    assert found == {module: set(names) for module, names in cli._MODULES.items()}
 
 
 def test_mission_control_toml_5_has_each_key() -> None:
