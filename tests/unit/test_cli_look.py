@@ -182,6 +182,7 @@ def test_top_on_a_terminal_refreshes_and_q_leaves(home: dict[str, str], database
     screen.read_until("second title")
     screen.type("q")
     screen.read_until("\x1b[?1049l")
+    screen.process.wait(20)  # the modes go back after the last byte
     after = termios.tcgetattr(screen.inner)
     assert screen.end() == 0
     assert after[3] == screen.before[3]
@@ -194,6 +195,7 @@ def test_ctrl_c_leaves_top_too(home: dict[str, str], database: Database) -> None
     screen.read_until("0 tickets")
     screen.process.send_signal(signal.SIGINT)
     screen.read_until("\x1b[?1049l")
+    screen.process.wait(20)  # the modes go back after the last byte
     after = termios.tcgetattr(screen.inner)
     assert screen.end() == 0
     assert after[3] == screen.before[3]
