@@ -56,6 +56,12 @@ def render(database: Database, *, streams: int, panes: int) -> str:
         ),
         *_metric("mc_worktrees", "gauge", "Worktrees in use", [("", counts.worktrees)]),
         *_metric("mc_worktree_bytes", "gauge", "Their disk use", [("", counts.worktree_bytes)]),
+        *_metric("mc_events_total", "counter", "Number of the newest event", [("", counts.events)]),
+        *_metric(
+            "mc_recoveries_total", "counter", "Times that what runs was brought in line",
+            [("", counts.recoveries)],
+        ),
+        *_metric("mc_pane_gaps_total", "counter", "Gaps in the logs of panes", [("", counts.gaps)]),
     ]  # fmt: skip
     return "".join(lines)
 

@@ -89,6 +89,9 @@ class Counts:
     oldest_queued_s: float  #: 0 when nothing waits
     worktrees: int
     worktree_bytes: int
+    events: int  #: the newest one's number: at least as many as there ever were
+    recoveries: int  #: times that what runs was brought in line with what should
+    gaps: int  #: pieces of panes that are in no log
 
 
 def counts(database: Database) -> Counts:
@@ -110,6 +113,16 @@ def counts(database: Database) -> Counts:
             " WHERE removed_at IS NULL"
         )
         places: Any = cursor.fetchone()
+        # a subquery a ticket, never flattened into a join: each reads its own few entries of
+        # ticket_events_by_kind, however many events of other kinds there are
+        cursor.execute(
+            "SELECT COALESCE((SELECT max(id) FROM ticket_events), 0) AS events,"
+            " COALESCE(sum((SELECT count(*) FROM ticket_events AS e"
+            " WHERE e.ticket_id = t.id AND e.kind = 'reconciled')), 0) AS recoveries,"
+            " COALESCE(sum((SELECT count(*) FROM ticket_events AS e"
+            " WHERE e.ticket_id = t.id AND e.kind = 'gap')), 0) AS gaps FROM tickets AS t"
+        )
+        happened: Any = cursor.fetchone()
     ages = {row["outcome"]: float(row["age_s"]) for row in messages}
     return Counts(
         tickets={(row["status"], row["turn_state"]): row["n"] for row in tickets},
@@ -118,6 +131,9 @@ def counts(database: Database) -> Counts:
         oldest_queued_s=ages.get("queued", 0.0),
         worktrees=places["n"],
         worktree_bytes=int(places["bytes"]),
+        events=happened["events"],
+        recoveries=int(happened["recoveries"]),
+        gaps=int(happened["gaps"]),
     )
 
 

@@ -17,9 +17,10 @@ import pytest
 
 from orchestrator import config
 from orchestrator.store import events, messages, tickets
+from orchestrator.store.db import Database
 from tests.unit.gateway import ROOT, Gateway
 from tests.unit.postgres import Cluster
-from webgate import app, pages
+from webgate import app, metrics, pages
 from webgate.base import Shared
 
 HOSTILE_IDS = [
@@ -365,6 +366,28 @@ def test_metrics_are_numbers_of_ours(fresh_gateway: Gateway) -> None:
     } <= set(lines)  # fmt: skip
     assert "evil" not in answer.body.decode()
     assert fresh_gateway.ask("GET", "/metrics").status == 401
+
+
+def test_metrics_count_what_happened_on_every_ticket(database: Database) -> None:
+    """Recoveries and gaps of all tickets, closed ones too; events by the newest's number; 0 of nothing."""
+
+    def value(name: str) -> str:
+        said = metrics.render(database, streams=0, panes=0)
+        return next(line.split()[1] for line in said.splitlines() if line.startswith(f"{name} "))
+
+    names = ("mc_events_total", "mc_recoveries_total", "mc_pane_gaps_total")
+    assert [value(name) for name in names] == ["0", "0", "0"]
+    first, second = (tickets.create(database, title=title).id for title in ("one", "two"))
+    before = int(value("mc_events_total"))
+    for ticket, kind in (
+        (first, "reconciled"),
+        (second, "reconciled"),
+        (second, "gap"),
+        (second, "state"),
+    ):
+        events.record(database, ticket, kind)
+    tickets.update(database, first, status="closed")
+    assert [int(value(name)) for name in names] == [before + 4, 2, 1]
 
 
 def test_sizes_for_people() -> None:
