@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,3 +262,37 @@ def test_what_is_gone_is_closed_only_when_asked() -> None:
     )
     made = make((), {}, gone=gone, prune=True)
     assert [(s.sign, s.name, s.ticket) for s in made.steps] == [("-", "old", 1)]
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.mark.parametrize("folder", sorted(p.name for p in EXAMPLES.iterdir()))
+def test_an_example_is_a_board(folder: str) -> None:
+    """It is read, its prompts are there and all used, it can be planned, and planned again there is nothing to do."""
+    path = EXAMPLES / folder / "board.toml"
+    declared = read([Source(str(path), path.read_text(encoding="utf-8"))])
+    prompts = [item.prompt_file for item in declared if item.prompt_file]
+    assert all((path.parent / name).read_text(encoding="utf-8").strip() for name in prompts)
+    assert {*prompts, path.name} == {file.name for file in path.parent.iterdir()}
+    assert {item.driver for item in declared} == {"demo"}, "no account is needed to try it"
+    declared = tuple(
+        replace(item, prompt=(path.parent / item.prompt_file).read_text(encoding="utf-8"))
+        if item.prompt_file else item
+        for item in declared
+    )  # fmt: skip
+    made = plan.make(declared, {}, (), others={}, closed=frozenset(), prune=False, direct=True)
+    assert [step.sign for step in made.steps] == ["+"] * len(declared)
+    there = carried_out(declared, {}, made)
+    again = plan.make(declared, there, (), others={}, closed=frozenset(), prune=False, direct=True)
+    assert again.is_empty, again
+    calendars = [each for item in declared for each in item.schedule]
+    if calendars and shutil.which("systemd-analyze"):
+        subprocess.run(["systemd-analyze", "calendar", *calendars], check=True, capture_output=True)
+
+
+def test_the_examples_can_be_applied_together() -> None:
+    """No name stands in two of them."""
+    boards = sorted(EXAMPLES.glob("*/board.toml"))
+    assert len(boards) >= 4
+    assert read([Source(str(path), path.read_text(encoding="utf-8")) for path in boards])
