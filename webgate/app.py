@@ -135,8 +135,9 @@ class Pages:
         streams = self._shared.streams
         bottle.response.content_type = metrics.KIND
         return metrics.render(
-            self._shared.database, streams=len(streams), panes=len(streams.tickets)
-        )
+            self._shared.database, self._shared.turns,
+            streams=len(streams), panes=len(streams.tickets),
+        )  # fmt: skip
 
     def static(self, version: str, name: str) -> bytes:
         """`GET /static/<version>/<name>`: its address changes with its content."""

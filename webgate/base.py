@@ -20,6 +20,7 @@ from webgate.changes import Reader
 from webgate.control import Controls
 from webgate.stream import Streams
 from webgate.together import Together
+from webgate.turns import Turns
 
 MAX_REMEMBERED = 200  # tickets whose page can be shown while the database is away
 
@@ -37,6 +38,7 @@ class Shared:
     login_limit: auth.LoginLimit = field(default_factory=auth.LoginLimit)
     remembered: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
     together: Together = field(default_factory=Together)
+    turns: Turns = field(default_factory=Turns)
 
     def ticket(self, text: str, *, stale: bool = False) -> Ticket:
         """The ticket a path names; with `stale`, as it last was while the database is away.

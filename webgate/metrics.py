@@ -13,6 +13,7 @@ from pathlib import Path
 from orchestrator.errors import Unavailable
 from orchestrator.store import health
 from orchestrator.store.db import Database
+from webgate.turns import Turns
 
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 BEGAN = time.time()
@@ -21,11 +22,12 @@ _PAGE_BYTES = resource.getpagesize()
 Sample = tuple[str, float]  #: labels as they are written, may be empty; and the value
 
 
-def render(database: Database, *, streams: int, panes: int) -> str:
+def render(database: Database, turns: Turns, *, streams: int, panes: int) -> str:
     """All of it; without a database what is known without one.
 
     Args:
         database: where the counts are.
+        turns: how long they took; takes in what is new.
         streams: open ones of this process.
         panes: tickets somebody looks at.
     """
@@ -38,6 +40,7 @@ def render(database: Database, *, streams: int, panes: int) -> str:
     ]
     try:
         counts = health.counts(database)
+        turns.look(database)
     except Unavailable:
         return "".join([*lines, *_metric("mc_database_up", "gauge", "It answers", [("", 0)])])
     tickets = [
@@ -63,7 +66,18 @@ def render(database: Database, *, streams: int, panes: int) -> str:
         ),
         *_metric("mc_pane_gaps_total", "counter", "Gaps in the logs of panes", [("", counts.gaps)]),
     ]  # fmt: skip
-    return "".join(lines)
+    return "".join([*lines, *_histogram(turns)])
+
+
+def _histogram(turns: Turns) -> list[str]:
+    name, buckets = "mc_turn_duration_seconds", list(turns.buckets())
+    return [
+        *_metric(
+            name, "histogram", "How long turns took that ended since the gateway began",
+            [(f'_bucket{{le="{bound}"}}', count) for bound, count in buckets],
+        ),
+        f"{name}_sum {turns.sum_s:.15g}\n{name}_count {buckets[-1][1]}\n",
+    ]  # fmt: skip
 
 
 def _metric(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[str]:

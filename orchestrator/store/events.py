@@ -108,6 +108,23 @@ def of_kinds_after(
     return [StoredEvent(**row) for row in rows]
 
 
+def newest_id(database: Database) -> int:
+    """The number of the newest event of all; 0 when there is none."""
+    return int(database.query("SELECT COALESCE(max(id), 0) AS id FROM ticket_events")[0]["id"])
+
+
+def marks(
+    database: Database, after: int, upto: int, kinds: Sequence[str]
+) -> list[tuple[int, str, datetime]]:
+    """Ticket, kind and time of the events of some kinds in a range of numbers, oldest first."""
+    rows = database.query(
+        "SELECT ticket_id, kind, at FROM ticket_events"
+        " WHERE id > %s AND id <= %s AND kind = ANY(%s) ORDER BY id",
+        (after, upto, list(kinds)),
+    )
+    return [(row["ticket_id"], row["kind"], row["at"]) for row in rows]
+
+
 def spending(
     database: Database, kinds: Sequence[str], *, page: int = 5_000
 ) -> Iterator[StoredEvent]:

@@ -22,6 +22,7 @@ from orchestrator.store.db import Database
 from tests.unit.gateway import Gateway
 from tests.unit.postgres import Cluster
 from webgate import metrics
+from webgate.turns import Turns
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -191,7 +192,7 @@ def told(database: Database) -> dict[str, set[str]]:
     ticket = tickets.create(database, title="counted")
     messages.enqueue(database, ticket.id, "x")
     found: dict[str, set[str]] = {}
-    for line in metrics.render(database, streams=1, panes=1).splitlines():
+    for line in metrics.render(database, Turns(), streams=1, panes=1).splitlines():
         if match := re.match(r"(\w+)(?:\{(.*)\})? ", line):
             found[match[1]] = set(re.findall(r"(\w+)=", match[2] or ""))
     return found

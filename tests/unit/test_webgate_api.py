@@ -22,6 +22,7 @@ from tests.unit.gateway import ROOT, Gateway
 from tests.unit.postgres import Cluster
 from webgate import app, metrics, pages
 from webgate.base import Shared
+from webgate.turns import Turns
 
 HOSTILE_IDS = [
     *("0", "-1", "+1", "01", "1e9", "1000000000", "1" * 31, "1.0", "%20"),
@@ -358,7 +359,7 @@ def test_metrics_are_numbers_of_ours(fresh_gateway: Gateway) -> None:
         answer = fresh_gateway.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = answer.body.decode().splitlines()
-    line = re.compile(r'(# (HELP|TYPE) \w+ .+)|(\w+(\{(\w+="\w+",?)+\})? [0-9.e+]+)')
+    line = re.compile(r'(# (HELP|TYPE) \w+ .+)|(\w+(\{(\w+="[\w+]+",?)+\})? [0-9.e+]+)')
     assert [each for each in lines if not line.fullmatch(each)] == []
     assert {
         "mc_gateway_streams 1", "mc_gateway_panes 1", "mc_database_up 1", "mc_cost_usd_total 1.25",
@@ -372,7 +373,7 @@ def test_metrics_count_what_happened_on_every_ticket(database: Database) -> None
     """Recoveries and gaps of all tickets, closed ones too; events by the newest's number; 0 of nothing."""
 
     def value(name: str) -> str:
-        said = metrics.render(database, streams=0, panes=0)
+        said = metrics.render(database, Turns(), streams=0, panes=0)
         return next(line.split()[1] for line in said.splitlines() if line.startswith(f"{name} "))
 
     names = ("mc_events_total", "mc_recoveries_total", "mc_pane_gaps_total")
@@ -388,6 +389,43 @@ def test_metrics_count_what_happened_on_every_ticket(database: Database) -> None
         events.record(database, ticket, kind)
     tickets.update(database, first, status="closed")
     assert [int(value(name)) for name in names] == [before + 4, 2, 1]
+
+
+def test_turns_are_counted_by_how_long_they_took(database: Database) -> None:
+    """Once each, from the message on; not what was before, not a turn that was broken off; over several looks."""
+    turns = Turns()
+    ticket, other = (tickets.create(database, title=title).id for title in ("one", "two"))
+
+    def happen(number: int, kind: str, second: int) -> None:
+        database.query(
+            "INSERT INTO ticket_events (ticket_id, kind, at)"
+            " VALUES (%s, %s, to_timestamp(1e9) + make_interval(secs => %s))",
+            (number, kind, second),
+        )
+
+    happen(ticket, "user_prompt", 0)
+    turns.look(database)
+    happen(ticket, "turn_end", 9)  # began before the first look
+    happen(ticket, "user_prompt", 10)
+    happen(other, "message_taken", 10)
+    happen(ticket, "user_prompt", 12)
+    turns.look(database)
+    happen(ticket, "turn_end", 30)
+    happen(ticket, "result", 31)
+    happen(other, "worker_ended", 40)
+    happen(other, "turn_end", 41)
+    happen(ticket, "message_taken", 50)
+    happen(ticket, "api_error", 40)  # the clock was set back
+    happen(other, "user_prompt", 0)
+    happen(other, "turn_end", 9000)
+    turns.look(database)
+    turns.look(database)
+    found = dict(turns.buckets())
+    assert (found["5"], found["15"], found["30"], found["3600"], found["+Inf"]) == (1, 1, 2, 2, 3)
+    assert turns.sum_s == 9020
+    said = metrics.render(database, turns, streams=0, panes=0)
+    assert "mc_turn_duration_seconds_count 3\n" in said
+    assert 'mc_turn_duration_seconds_bucket{le="+Inf"} 3\n' in said
 
 
 def test_sizes_for_people() -> None:
