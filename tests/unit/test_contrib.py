@@ -240,6 +240,17 @@ def test_the_alerts_are_whole() -> None:
         subprocess.run(["promtool", "check", "rules", str(path)], check=True)
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_nothing_in_the_metrics(database: Database) -> None:
+    """Names, kinds and help are by Prometheus' conventions."""
+    messages.enqueue(database, tickets.create(database, title="counted").id, "x")
+    said = metrics.render(database, Turns(), streams=1, panes=1)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=said, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_dashboard_is_whole() -> None:
     """Panels have ids of their own and do not lie over one another."""
     board = json.loads((CONTRIB / "grafana/mission-control.json").read_text(encoding="utf-8"))
