@@ -290,7 +290,7 @@ class Crowd:
 
     def flood(self, argument: str) -> dict[str, Any]:
         """See the module."""
-        lines = int(argument)
+        lines, typed = int(argument), time.monotonic()
         if "keys" in self._one.spec or self._one.spec["kind"] == "websocket":
             self._one.type(f"flood {lines}\r")
             self._one.typed()
@@ -314,7 +314,10 @@ class Crowd:
                 if end >= 0:
                     exact = crc == crc_of(lines)
                     share = 1.0 if exact else min(seen / lines, 0.999)
-                    return {"seconds": now_ns / 1e9 - begun - PAUSE_S, "share": share}
+                    now = now_ns / 1e9
+                    # one that holds the beginning back until there is more is timed from the key
+                    since = begun if now - begun > PAUSE_S else typed
+                    return {"seconds": now - since - PAUSE_S, "share": share}
                 rest = rest[-16:]
         return {"seconds": GIVE_UP_S, "share": 0.0}
 
