@@ -61,8 +61,13 @@ class Terminal:
         self.fd, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.before = termios.tcgetattr(inner)
+        # who starts tests in the background may have had SIGINT ignored
         self.process = subprocess.Popen(
-            [*PROGRAM, *args], env=home, stdin=inner, stdout=inner, stderr=inner
+            ["env", "--default-signal=INT", *PROGRAM, *args],
+            env=home,
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
         )
         self.inner = inner
         self.text = ""
