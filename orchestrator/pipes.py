@@ -146,9 +146,8 @@ def _pipe(server: tmux.Server, number: int, paths: TicketPaths) -> None:
     server.pipe(number, paths.pane_log_path, paths.writer_path)
     deadline = time.monotonic() + MARK_S
     while _marked(paths) in {None, before} and time.monotonic() < deadline:
-        time.sleep(
-            _LOOK_S
-        )  # a few milliseconds; a watch of the folder would take as long to set up
+        # it takes a few milliseconds; a watch of the folder would take as long to set up
+        time.sleep(_LOOK_S)
 
 
 @contextmanager

@@ -101,9 +101,9 @@ def ensure_token(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return
     except OSError as error:
+        if path.exists():
+            return
         raise ConfigError(
             f"There is no token for programs, and it cannot be made at {path}: {error.strerror}.",
             hint="Make it: ticketctl setup; then: systemctl --user restart mc-webgate",

@@ -250,11 +250,13 @@ def test_the_token_is_for_the_owner_alone(tmp_path: Path) -> None:
     assert path.read_text() == made
 
 
-def test_a_token_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["file/state/token", "file/token", "dangling"])
+def test_a_token_that_cannot_be_made_is_said(tmp_path: Path, where: str) -> None:
     """In a sentence that says where it comes from, with an exit status that is not tried again."""
-    (tmp_path / "home").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no token for programs") as refused:
-        auth.ensure_token(tmp_path / "home" / "state" / "token")
+        auth.ensure_token(tmp_path / where)
     assert "ticketctl setup" in (refused.value.hint or "")
     assert refused.value.exit_status == 78
 
