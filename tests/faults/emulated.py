@@ -91,6 +91,8 @@ def _image(layer: Layer, folder: Path, script: str) -> tuple[Path, Path, Path]:
     (extra / "etc/systemd/system/multi-user.target.wants/drill.service").symlink_to(
         "../drill.service"
     )
+    # a login prompt begins by hanging up the terminal, and with it whatever the drill has still to say
+    (extra / "etc/systemd/system/serial-getty@ttyS0.service").symlink_to("/dev/null")
     lower = ":".join(map(str, [extra, *layer.lowerdirs()]))
     subprocess.run(
         ["mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "overlay", str(merged)], check=True
