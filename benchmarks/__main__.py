@@ -20,10 +20,10 @@ from pathlib import Path
 
 from benchmarks import figures, report
 from benchmarks.figures import Found
-from benchmarks.goals import ROWS
+from benchmarks.goals import ROWS, TTYD
 from benchmarks.measure import Bench
 from benchmarks.scenarios import ingestion, message, panes, work
-from benchmarks.systems import terminado, vibetunnel
+from benchmarks.systems import terminado, ttyd, vibetunnel
 from tests.machine.claude_cli import VERSION, ensure_claude
 
 SCENARIO_S = 600  # past it a scenario is given up: the longest takes half of that
@@ -46,7 +46,6 @@ SCENARIOS: dict[str, Callable[[Bench], None]] = {
 }
 #: Which cannot be had from a package registry: built by hand where somebody wants them.
 NOT_HAD = {
-    "ttyd": "no package of it for the Debian these run on, and it is built from source; its targets stand against terminado",
     "gotty": "a Go program, no package of it for this Debian",
     "agentapi": "a Go program, no package of it for this Debian",
 }
@@ -62,6 +61,10 @@ def peers() -> tuple[dict[str | Path, str], dict[str, str]]:
     binds: dict[str | Path, str] = {ensure_claude(): "/usr/local/bin/claude"}
     binds.update(terminado.ensure())
     missing = dict(NOT_HAD)
+    try:
+        binds.update(ttyd.ensure())
+    except ttyd.NotHad as error:
+        missing[TTYD] = str(error)
     try:
         binds.update(vibetunnel.ensure())
     except vibetunnel.NotHad as error:
@@ -87,6 +90,7 @@ def versions(bench: Bench) -> dict[str, str]:
         "Python": said("python3", "--version"),
         "PostgreSQL": said("psql", "--version"),
         "terminado": terminado.VERSION,
+        **({} if TTYD in bench.missing else {"ttyd": ttyd.version(bench)}),
         "vibetunnel": vibetunnel.VERSION,
         "Claude Code": VERSION,
     }

@@ -33,6 +33,7 @@ STAMP = re.compile(rb"@(\d{10,})@")  # what agent.py prints: CLOCK_MONOTONIC in 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GIVE_UP_S = 120.0
 DRAIN_S = 0.25  # what comes meanwhile is far less than the kernel keeps for a connection
+TEXT, BINARY, PING, PONG = 1, 2, 9, 10  # of WebSocket frames (RFC 6455, 5.2)
 PAUSE_S = 0.5  # of agent.py between THE-BEGIN and the flood
 
 
@@ -137,12 +138,15 @@ class Events(Connection):
 class WebSocket(Connection):
     """terminado's: a list of JSON in each frame."""
 
+    protocol = ""
+
     def greet(self) -> None:
         """The upgrade."""
         key = base64.b64encode(os.urandom(16)).decode()
         self.spec["headers"] = {
             "Upgrade": "websocket", "Connection": "Upgrade",
             "Sec-WebSocket-Key": key, "Sec-WebSocket-Version": "13",
+            **({"Sec-WebSocket-Protocol": self.protocol} if self.protocol else {}),
         }  # fmt: skip
         super().greet()
 
@@ -157,17 +161,47 @@ class WebSocket(Connection):
                 size, body = int.from_bytes(self.rest[body : body + width], "big"), body + width
             if len(self.rest) < body + size:
                 break
-            if self.rest[at] & 15 == 1:
-                said = json.loads(self.rest[body : body + size])
-                found += [said[1].encode()] if said[0] == "stdout" else []
+            opcode, content = self.rest[at] & 15, self.rest[body : body + size]
+            found.append(self.of(opcode, content))
+            if opcode == PING:
+                self._send(content, PONG)
             at = body + size
         self.rest = self.rest[at:]
         return b"".join(found)
 
+    def of(self, opcode: int, body: bytes) -> bytes:
+        """What a frame says the pane printed."""
+        if opcode != TEXT:
+            return b""
+        said: list[str] = json.loads(body)
+        return said[1].encode() if said[0] == "stdout" else b""
+
     def type(self, text: str) -> None:
-        """One frame, masked with zeros."""
-        body = json.dumps(["stdin", text]).encode()
-        self.socket.sendall(bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body)
+        """One frame."""
+        self._send(json.dumps(["stdin", text]).encode())
+
+    def _send(self, body: bytes, opcode: int = TEXT) -> None:
+        """Masked with zeros."""
+        self.socket.sendall(bytes([0x80 | opcode, 0x80 | len(body), 0, 0, 0, 0]) + body)
+
+
+class Ttyd(WebSocket):
+    """ttyd's: a letter before the bytes; 0 is output, and input."""
+
+    protocol = "tty"
+
+    def greet(self) -> None:
+        """The upgrade, and how large the terminal is."""
+        super().greet()
+        self._send(json.dumps({"AuthToken": "", "columns": 80, "rows": 24}).encode())
+
+    def of(self, opcode: int, body: bytes) -> bytes:
+        """See WebSocket."""
+        return body[1:] if opcode == BINARY and body[:1] == b"0" else b""
+
+    def type(self, text: str) -> None:
+        """One frame."""
+        self._send(b"0" + text.encode())
 
 
 class Log(Connection):
@@ -200,7 +234,7 @@ class Log(Connection):
         return data
 
 
-KINDS = {"events": Events, "websocket": WebSocket, "log": Log}
+KINDS = {"events": Events, "websocket": WebSocket, "ttyd": Ttyd, "log": Log}
 
 
 def _drain(others: list[Connection]) -> None:
@@ -291,7 +325,8 @@ class Crowd:
     def flood(self, argument: str) -> dict[str, Any]:
         """See the module."""
         lines, typed = int(argument), time.monotonic()
-        if "keys" in self._one.spec or self._one.spec["kind"] == "websocket":
+        types = "keys" in self._one.spec or isinstance(self._one, WebSocket)
+        if types and not self._one.spec.get("read_only"):
             self._one.type(f"flood {lines}\r")
             self._one.typed()
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ class Goal:
     ours: str = OURS
     unit: str = ""  #: of the bound, when it is no ratio
     said: str = ""  #: the target in words, where the bound alone would mislead
+    instead: tuple[str, float] | None = (
+        None  #: beside whom, and what bound, where `beside` was not measured
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,10 @@ def judge(goal: Goal, found: dict[tuple[str, str, str], Series]) -> Outcome:
     """What the series say of a goal."""
     ours = found.get((goal.row, goal.what, goal.ours))
     beside = found.get((goal.row, goal.beside_what or goal.what, goal.beside))
+    if beside is None and goal.instead is not None:
+        said = f"{goal.sense.value} {goal.bound:g} × {goal.beside}"
+        goal = replace(goal, beside=goal.instead[0], bound=goal.instead[1], said=said, instead=None)
+        return judge(goal, found)
     value = ours.median if ours is not None else None
     if goal.beside and value is not None:
         value = value / beside.median if beside is not None and beside.median else None

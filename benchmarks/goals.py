@@ -1,8 +1,8 @@
 """The rows of the table, and what each shall come to.
 
-Where a target was set against ttyd, which cannot be had on every machine, it stands against terminado
-on `tmux attach` instead, by the proportion of the two where both were measured (0.56 to 0.78 ms, 0.50 to
-0.70, and 10.6 to 10.9 with many viewers); what it was set as is in `said`.
+Where a target was set against ttyd and there is none on the machine, it stands against terminado on `tmux
+attach` instead, by the proportion of the two where both were measured: 0.56 to 0.78 ms, an echo 0.50 to 0.70,
+500 viewers 10.6 to 10.9 and 36 to 25 % of CPU.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from benchmarks.figures import Goal, Sense
 
 PEER = "terminado, tmux attach"
+TTYD = "ttyd, tmux attach"
+TTYD_LOG = "ttyd, tail of the log"
 VIBETUNNEL = "vibetunnel"
 LOG = "log and inotify"
 MANY = (1, 100, 500, 1000, 2000)
@@ -34,17 +36,18 @@ ROWS: dict[str, tuple[str, str]] = {
 
 _LEAST = Sense.AT_LEAST
 GOALS = (
-    Goal(row="latency", what="p50, 1 viewer", beside=PEER, bound=0.83, said="≤ 1.15 × ttyd"),
+    Goal(row="latency", what="p50, 1 viewer", beside=TTYD, bound=1.15, instead=(PEER, 0.83)),
     Goal(row="latency", what="p50, 1 viewer", beside=VIBETUNNEL, bound=0.35),
-    Goal(row="latency", what="p99, 1 viewer", beside=PEER, bound=1.0, said="≤ ttyd's"),
-    Goal(row="viewers", what="p50, 100 viewers", beside=PEER, bound=0.5, said="≤ 0.5 × ttyd"),
-    Goal(row="viewers", what="p50, 500 viewers", beside=PEER, bound=0.3, said="≤ 0.3 × ttyd"),
-    Goal(row="viewers", what="CPU, 500 viewers", beside=PEER, bound=0.3, said="≤ 0.3 × ttyd"),
+    Goal(row="latency", what="p99, 1 viewer", beside=TTYD, bound=1.0, instead=(PEER, 1.0)),
+    Goal(row="viewers", what="p50, 100 viewers", beside=TTYD, bound=0.5, instead=(PEER, 0.5)),
+    Goal(row="viewers", what="p50, 500 viewers", beside=TTYD, bound=0.3, instead=(PEER, 0.29)),
+    Goal(row="viewers", what="CPU, 500 viewers", beside=TTYD, bound=0.3, instead=(PEER, 0.43)),
     Goal(row="viewers", what="memory each, 500 viewers", bound=30, unit="KiB"),
     Goal(row="viewers", what="p50, 2000 viewers", bound=20, unit="ms"),
-    Goal(row="echo", what="p50", beside=PEER, bound=1.43, said="≤ 2 × ttyd"),
+    Goal(row="echo", what="p50", beside=TTYD, bound=2.0, instead=(PEER, 1.43)),
     Goal(row="echo", what="p50", beside=VIBETUNNEL, bound=0.4),
     Goal(row="flood", what="rate", beside=LOG, sense=_LEAST, bound=0.95),
+    Goal(row="flood", what="rate", beside=TTYD_LOG, sense=_LEAST, bound=1.3),
     Goal(row="flood", what="share of the bytes", sense=_LEAST, bound=100, unit="%"),
     Goal(row="slow", what="rate beside them", beside="ours", beside_what="rate alone", sense=_LEAST, bound=0.95),
     Goal(row="slow", what="memory of the two", bound=1, unit="MiB"),
@@ -67,6 +70,6 @@ GOALS = (
     Goal(row="growth", what="start, 100 tickets", beside="ours", beside_what="start, 10 tickets", bound=1.2),
     Goal(row="growth", what="latency, 100 tickets", beside="ours", beside_what="latency, 10 tickets", bound=1.2),
     Goal(row="growth", what="ingest lag, 100 tickets", beside="ours", beside_what="ingest lag, 10 tickets", bound=1.2),
-    Goal(row="growth", what="memory a ticket, 100 tickets", beside="ours", beside_what="memory a ticket, 10 tickets", bound=1.2, said="linear"),
+    Goal(row="growth", what="memory of one more, 50 to 100 tickets", beside="ours", beside_what="memory of one more, 10 to 50 tickets", bound=1.2, said="linear"),
     Goal(row="cli", what="wall", bound=150, unit="ms"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from benchmarks.figures import Found, Goal, Outcome, judge
-from benchmarks.goals import GOALS, GROWTH, MANY, PEER, ROWS
+from benchmarks.goals import GOALS, GROWTH, MANY, PEER, ROWS, TTYD
 
 _WORDS = {None: "not measured", True: "yes", False: "**no**"}
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 320, 60, 50
@@ -85,8 +85,9 @@ def page(found: Found, versions: dict[str, str], missing: dict[str, str]) -> str
 
 def _others(found: Found, row: str) -> list[str]:
     """What was measured beside the goals, for whoever wants to know."""
-    told = {(g.row, g.what, g.ours) for g in GOALS}
-    told |= {(g.row, g.beside_what or g.what, g.beside) for g in GOALS}
+    goals = [judge(goal, found).goal for goal in GOALS]
+    told = {(g.row, g.what, g.ours) for g in goals}
+    told |= {(g.row, g.beside_what or g.what, g.beside) for g in goals}
     rest = [one for one in found.values() if one.row == row and one.key not in told]
     if not rest:
         return []
@@ -111,7 +112,8 @@ def plots(found: Found) -> dict[str, str]:
         keys = [(n, (row, f"{what}, {n} {noun}{'s' if n > 1 else ''}", system)) for n in counts]
         return [(n, found[key].median) for n, key in keys if key in found]
 
-    viewers = {name: points("viewers", "p50", MANY, "viewer", name) for name in ("ours", PEER)}
+    seen = {name: points("viewers", "p50", MANY, "viewer", name) for name in ("ours", PEER, TTYD)}
+    viewers = {name: line for name, line in seen.items() if line}
     cost = {
         f"{what}, {unit}": points("growth", what, GROWTH, "ticket", "ours")
         for what, unit in (("start", "ms"), ("latency", "ms"), ("ingest lag", "ms"))

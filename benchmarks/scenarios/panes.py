@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from statistics import median
+from typing import cast
 
 from benchmarks.figures import percentile
-from benchmarks.goals import MANY
+from benchmarks.goals import MANY, TTYD
 from benchmarks.measure import Bench
+from benchmarks.systems import ttyd
 from benchmarks.systems.base import Seat
 from benchmarks.systems.ours import OnlyLog, Ours
 from benchmarks.systems.terminado import Terminado
@@ -30,6 +32,8 @@ def _seats(bench: Bench, stack: ExitStack, mode: str) -> list[Seat]:
     seats += [
         stack.enter_context(closing(Terminado(bench, mode, tmux=tmux))) for tmux in (True, False)
     ]
+    if TTYD not in bench.missing:
+        seats.append(stack.enter_context(closing(ttyd.Ttyd(bench, mode))))
     if VibeTunnel.name not in bench.missing:
         seats.append(stack.enter_context(closing(VibeTunnel(bench, mode))))
     return seats
@@ -75,6 +79,8 @@ def viewers(bench: Bench) -> None:
             stack.enter_context(closing(Ours(bench, "stamps"))),
             stack.enter_context(closing(Terminado(bench, "stamps"))),
         ]
+        if TTYD not in bench.missing:
+            seats.append(stack.enter_context(closing(ttyd.Ttyd(bench, "stamps"))))
         for count in counts:
             times: dict[str, list[float]] = {seat.name: [] for seat in seats}
             cpu: dict[str, list[float]] = {seat.name: [] for seat in seats}
@@ -86,9 +92,10 @@ def viewers(bench: Bench) -> None:
                         before = bench.pss_bytes(seat.pids)
                         with bench.client(seat.spec, viewers=count, watched=WATCHED) as crowd:
                             crowd.ask("watch 1")
-                            used = bench.cpu_s(seat.pids)
+                            working = [*seat.pids, *seat.tmux_pids]
+                            used = bench.cpu_s(working)
                             times[seat.name].append(median(crowd.ask(f"watch {seconds}")["ms"]))
-                            used = bench.cpu_s(seat.pids) - used
+                            used = bench.cpu_s(working) - used
                             cpu[seat.name].append(100 * used / seconds)
                             grown = bench.pss_bytes(seat.pids) - before
                             each[seat.name].append(grown / count / 1024)
@@ -109,6 +116,9 @@ def flood(bench: Bench) -> None:
     lines = FLOOD_LINES // 10 if bench.quick else FLOOD_LINES
     with ExitStack() as stack:
         seats = _seats(bench, stack, "quiet")
+        if TTYD not in bench.missing:
+            on_log = ttyd.Ttyd(bench, "quiet", on_log_of=cast("Ours", seats[0]))
+            seats.append(stack.enter_context(closing(on_log)))
         rates: dict[str, list[float]] = {seat.name: [] for seat in seats}
         shares: dict[str, list[float]] = {seat.name: [] for seat in seats}
         for _ in range(bench.runs):

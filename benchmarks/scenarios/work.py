@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from itertools import pairwise
 from statistics import median
 
 from benchmarks.goals import GROWTH
@@ -258,6 +259,8 @@ def growth(bench: Bench) -> None:
     empty = bench.pss_bytes(bench.service_pids(TMUX))  # has had a ticket
     seats = [_printing(bench)]
     unit = f"ticket@{probe}"
+    used: dict[int, int] = {}
+    how = f"PSS of {TMUX}; the history of those that print is full"
     for count in GROWTH[:2] if bench.quick else GROWTH:
         there += _sleepers(bench, count - len(there) - len(seats))
         while len(seats) < count // 10:
@@ -279,11 +282,14 @@ def growth(bench: Bench) -> None:
         held = len(bench.machine.run(["ls", f"/proc/{server}/fd"]).stdout.split())
         bench.note("growth", f"descriptors of tmux, {said}", "", [held], how="ls /proc/PID/fd")
         if count > 1:
-            grown = bench.pss_bytes(bench.service_pids(TMUX)) - empty
+            used[count] = bench.pss_bytes(bench.service_pids(TMUX)) - empty
             bench.note(
-                "growth", f"memory a ticket, {said}", "MiB", [grown / count / MIB],
-                how=f"PSS of {TMUX}; the history of those that print is full",
+                "growth", f"memory a ticket, {said}", "MiB", [used[count] / count / MIB], how=how,
             )  # fmt: skip
+    # A line has one slope everywhere, whatever the first tickets find free in the server's heap.
+    for few, many in pairwise(sorted(used)):
+        each = (used[many] - used[few]) / (many - few) / MIB
+        bench.note("growth", f"memory of one more, {few} to {many} tickets", "MiB", [each], how=how)
     for seat in seats:
         seat.close()
     _stop(bench, there)

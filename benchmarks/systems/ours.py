@@ -45,6 +45,11 @@ class Ours:
         return self._bench.service_pids("mc-webgate.service")
 
     @property
+    def tmux_pids(self) -> list[int]:
+        """Of the server all tickets share."""
+        return self._bench.service_pids("tmux-mc.service")[:1]
+
+    @property
     def log(self) -> str:
         """The pane log's path on the machine."""
         return f"{STATE}/tickets/{self.ticket}/pane.log"
@@ -68,6 +73,7 @@ class OnlyLog:
         self._ours = ours
         self.spec: dict[str, Any] = {"kind": "log", "log": ours.log}
         self.pids: list[int] = []
+        self.tmux_pids: list[int] = []
 
     def flood(self, lines: int) -> None:
         """As ours."""

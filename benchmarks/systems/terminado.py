@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.goals import PEER
 from benchmarks.measure import PYTHON, Bench
+from benchmarks.systems.base import OwnTmux
 from tests.machine.cache import cache_dir, locked
 from tests.machine.install import CHECKOUT
 
@@ -50,14 +51,9 @@ class Terminado:
         self._bench = bench
         self.name = PEER if tmux else BARE
         port = next(_ports)
-        agent = [PYTHON, f"{CHECKOUT}/benchmarks/agent.py", mode]
-        self._socket = f"bench-{port}"
-        if tmux:
-            # its own server, without a status line; what it prints goes to no log
-            new = ["tmux", "-L", self._socket, "-f", "/dev/null", "new-session", "-d", "-s", "peer"]
-            bench.machine.run([*new, "-x", "80", "-y", "24", *agent])
-            bench.machine.run(["tmux", "-L", self._socket, "set-option", "-g", "status", "off"])
-            agent = ["tmux", "-L", self._socket, "attach-session", "-t", "peer"]
+        self._tmux = OwnTmux(bench, f"bench-{port}", mode) if tmux else None
+        alone = [PYTHON, f"{CHECKOUT}/benchmarks/agent.py", mode]
+        agent = self._tmux.attach if self._tmux else alone
         self._process = bench.machine.popen(
             [PYTHON, "-c", _SERVER, str(port), *agent],
             stdout=subprocess.PIPE, env={"PYTHONPATH": INSIDE},
@@ -74,6 +70,11 @@ class Terminado:
         found = self._bench.machine.run(["pgrep", "-f", f"SingleTermManager.*{port}"]).stdout
         return [int(word) for word in found.split()][:1]
 
+    @property
+    def tmux_pids(self) -> list[int]:
+        """See base."""
+        return self._tmux.pids if self._tmux else []
+
     def flood(self, lines: int) -> None:
         """The client types."""
 
@@ -82,4 +83,5 @@ class Terminado:
         self._process.kill()
         self._process.communicate()
         self._process.forget()
-        self._bench.machine.run(["tmux", "-L", self._socket, "kill-server"], check=False)
+        if self._tmux:
+            self._tmux.close()

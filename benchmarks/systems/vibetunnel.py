@@ -93,6 +93,11 @@ class VibeTunnel:
         found = self._bench.machine.run(["pgrep", "-f", _SERVER]).stdout
         return [int(word) for word in found.split()]
 
+    @property
+    def tmux_pids(self) -> list[int]:
+        """It has none."""
+        return []
+
     def flood(self, lines: int) -> None:
         """The client types."""
 

@@ -72,6 +72,17 @@ def test_what_was_not_measured_is_neither() -> None:
     assert "- peer: not to be had" in page
 
 
+def test_a_peer_that_is_not_there_has_another_in_its_place() -> None:
+    """By a bound of its own; the target is said as it was set, and the peer itself comes first."""
+    goal = Goal(row="echo", what="p50", beside="peer", bound=2.0, instead=("other", 1.5))
+    ours, other = series("p50", 1.6), series("p50", 1.0, system="other")
+    without = judged(goal, ours, other)
+    assert (without.met, without.value) == (False, 1.6)
+    assert "≤ 2 × peer" in report.target(without.goal)
+    assert judged(goal, ours, other, series("p50", 1.0, system="peer")).met is True
+    assert judged(goal, ours).met is None
+
+
 def test_one_beside_itself() -> None:
     """Growth: a figure of ours against another one of ours."""
     goal = Goal(row="growth", what="b", beside="ours", beside_what="a", bound=1.2)
