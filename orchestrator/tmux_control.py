@@ -209,7 +209,7 @@ class Control:
         *,
         open_ended: bool = False,
     ) -> list[list[bytes]]:
-        mark = uuid.uuid4().hex
+        mark = uuid.uuid4().hex if open_ended else ""
         sent = (*commands, f"display-message -p {mark}") if open_ended else commands
         self._socket().sendall("".join(f"{command}\n" for command in sent).encode("ascii"))
         answers: list[list[bytes]] = []

@@ -112,6 +112,26 @@ def ensure_token(path: Path) -> None:
         file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
 
 
+class Token:
+    """The token of programs as it lies in its file, which is read again when it is another one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] = ()
+        self._token = b""
+
+    def read(self) -> bytes:
+        """The token; empty while there is none."""
+        try:
+            status = self._path.stat()
+            seen = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+            if seen != self._seen:
+                self._token, self._seen = self._path.read_bytes().strip(), seen
+        except OSError:
+            self._token, self._seen = b"", ()
+        return self._token
+
+
 class Sessions:
     """Who is logged in, remembered for a while: a keystroke does not ask the database.
 
@@ -181,7 +201,7 @@ class Gate:
         self._application = application
         self._proxies = proxies or Proxies(())
         self._origins = dict(origins)
-        self._token_path = token_path
+        self._token = Token(token_path)
         self._sessions = Sessions(database)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -259,10 +279,7 @@ class Gate:
         if given is None:
             return False
         scheme, _, token = given.partition(" ")
-        try:
-            known = self._token_path.read_bytes().strip()
-        except OSError:
-            known = b""
+        known = self._token.read()
         right = hmac.compare_digest(token.strip().encode("utf-8", "replace"), known)
         if scheme.lower() != "bearer" or not known or not right:
             raise LoginNeeded("That is not the gateway's token.")

@@ -58,7 +58,7 @@ class Proxies:
     def _trusts(self, peer: str) -> bool:
         if peer == UNIX:
             return self._unix
-        address = _address(peer)
+        address = _address(peer) if self._networks else None
         return address is not None and any(address in network for network in self._networks)
 
 

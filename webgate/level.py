@@ -73,10 +73,11 @@ class Level:
 
     def _send(self, event: bytes) -> None:
         order, size = list(self._sends.items()), len(event)
-        # Somebody has to be last, but not always the same one.
-        self._turn = (self._turn + len(order) // 3 + 1) % len(order)
+        if (count := len(order)) > 1:  # somebody has to be last, but not always the same one
+            self._turn = (self._turn + count // 3 + 1) % count
+            order = order[self._turn :] + order[: self._turn]
         self._sent_at = time.monotonic()
-        for viewer, send in order[self._turn :] + order[: self._turn]:
+        for viewer, send in order:
             try:
                 if (sent := send(event)) == size:
                     continue

@@ -226,13 +226,17 @@ class Pane:
         self._painter: gevent.Greenlet[..., None] | None = None
         self._looker: gevent.Greenlet[..., None] | None = None
         self._watcher = watcher
-        self._watch = watcher.add(path, self.wake)
+        self._watch = watcher.add(path, self.wake, self.glance)
 
-    def wake(self) -> None:
-        """The log grew, or is another one: everybody who can take more gets it."""
+    def glance(self) -> None:
+        """Should the log have grown, those who have all of it so far get the rest."""
         if self.log is not None:
             self.log.measure()
             self.level.lead(self.log)
+
+    def wake(self) -> None:
+        """The log grew, or is another one: everybody who can take more gets it."""
+        self.glance()
         if self.log is None or not self.log.is_at(self.path):
             old, fresh = self.log, PaneLog.open(self.path)
             if fresh is not None:
@@ -254,7 +258,7 @@ class Pane:
     def sweep(self, now: float) -> None:
         """Once a second, for what inotify did not tell."""
         if not self._watcher.is_live(self._watch):
-            self._watch = self._watcher.add(self.path, self.wake)
+            self._watch = self._watcher.add(self.path, self.wake, self.glance)
         self.wake()
         for viewer in tuple(self.viewers):
             viewer.sweep(now)

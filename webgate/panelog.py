@@ -11,7 +11,7 @@ before it, which are no longer those that were there.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import ctypes
 import os
 import re
@@ -39,11 +39,13 @@ class PaneLog:
     """One open file. It stays readable when it is renamed or removed; dropped, it is closed."""
 
     def __init__(self, fd: int) -> None:
-        self._file = os.fdopen(fd, "rb", buffering=0)
+        self._file = os.fdopen(fd, "rb", buffering=0)  # closes it
+        self._fd = fd
         status = os.fstat(fd)
         self._identity = (status.st_dev, status.st_ino)
         self.born_ns = _born_ns(fd)
         self.generation = f"{status.st_ino:x}-{self.born_ns:x}"
+        self._name = self.generation.encode()
         self.size = status.st_size  #: bytes; as of the last `measure`
         self.cuts = 0  #: how often it was found to have been cut
         self._tail = self._end()
@@ -77,13 +79,13 @@ class PaneLog:
         """How far it goes now, in bytes. `cuts` counts on when it is not the file it was."""
         # One system call for what mostly happens: the end as it was, and a little more behind it.
         known, tail = self.size, self._tail
-        seen = os.pread(self._file.fileno(), len(tail) + GLANCE_BYTES, known - len(tail))
+        seen = os.pread(self._fd, len(tail) + GLANCE_BYTES, known - len(tail))
         grown = len(seen) - len(tail)
         if seen.startswith(tail) and 0 < grown < GLANCE_BYTES:
             self.size, self._tail = known + grown, seen[-TAIL_BYTES:]
             self._fresh = seen[len(tail) :]
             return self.size
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._fd).st_size
         if size == known:
             return size
         if size < known or not seen.startswith(tail):
@@ -95,7 +97,7 @@ class PaneLog:
 
     def _end(self) -> bytes:
         start = max(0, self.size - TAIL_BYTES)
-        return os.pread(self._file.fileno(), self.size - start, start)
+        return os.pread(self._fd, self.size - start, start)
 
     def is_at(self, path: Path) -> bool:
         """Whether the path still leads to this file, or to nothing new."""
@@ -113,7 +115,7 @@ class PaneLog:
         start = self.size - replay_bytes
         if start <= 0:
             return 0
-        head = os.pread(self._file.fileno(), min(BOUNDARY_BYTES, replay_bytes), start)
+        head = os.pread(self._fd, min(BOUNDARY_BYTES, replay_bytes), start)
         newline, escape = head.find(b"\n"), head.find(b"\x1b")
         if newline >= 0:
             return start + newline + 1
@@ -134,14 +136,14 @@ class PaneLog:
             return kept
         data = self._fresh
         if len(data) != end - offset or end != self.size:
-            data = os.pread(self._file.fileno(), end - offset, offset)
+            data = os.pread(self._fd, end - offset, offset)
         if not data:
             return None
         end = offset + len(data)
         event = b"id: %s:%d\nevent: pane\ndata: %s\n\n" % (
-            self.generation.encode(),
+            self._name,
             end,
-            base64.b64encode(data),
+            binascii.b2a_base64(data, newline=False),
         )
         if len(self._frames) >= KEPT_FRAMES:
             self._frames.clear()

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from webgate.base import Shared
 from webgate.changes import Changes, Reader
 from webgate.control import Controls
 from webgate.forwarded import Proxies
+from webgate.headers import Headers
 from webgate.stream import MAX_STREAMS, Streams
 
 USUAL_PORT = 3001
@@ -71,8 +71,9 @@ class Handler(WSGIHandler):
         sock.settimeout(IDLE_S)
         super().__init__(sock, *args, **kwargs)
 
-    def MessageClass(self, rfile: Any, *args: Any) -> Any:  # noqa: N802  # gevent's name
+    def MessageClass(self, *args: Any) -> Any:  # noqa: N802  # gevent's name
         """Reads the headers, within their limit."""
+        rfile = args[0]
         left = MAX_HEADER_BYTES - len(self.requestline or "")
         lines = []
         while True:
@@ -82,15 +83,17 @@ class Handler(WSGIHandler):
                 raise _Unacceptable(
                     "431 Request Header Fields Too Large", "too-large", "The headers are too long."
                 )
-            lines.append(line)
             if line in {b"\r\n", b"\n", b""}:
-                return super().MessageClass(BytesIO(b"".join(lines)), *args)
+                break
+            lines.append(line)
+        headers = Headers(lines)
+        if headers.get("Transfer-Encoding") is not None:
+            raise _Unacceptable("411 Length Required", "invalid-input", "Send a Content-Length.")
+        return headers
 
     def read_request(self, raw_requestline: Any) -> Any:
         """Refuses bodies nobody takes, before they are sent."""
         read = super().read_request(raw_requestline)
-        if self.headers.get("Transfer-Encoding") is not None:
-            raise _Unacceptable("411 Length Required", "invalid-input", "Send a Content-Length.")
         if (self.content_length or 0) > wire.MAX_MESSAGE_BODY_BYTES:
             raise _Unacceptable("413 Content Too Large", "too-large", "The body is too long.")
         return read

@@ -234,6 +234,24 @@ def test_an_empty_token_file_opens_nothing(fresh_gateway: Gateway) -> None:
     assert fresh_gateway.ask("GET", "/api/tickets", {"Authorization": "Bearer "}).status == 401
 
 
+def test_another_token_in_the_file_counts_at_once(fresh_gateway: Gateway) -> None:
+    """Written over or put in its place; the old one opens nothing any more, and no file opens nothing."""
+    path, old = fresh_gateway.state / "token", fresh_gateway.token
+
+    def status(token: str) -> int:
+        return fresh_gateway.get("/api/tickets", {"Authorization": f"Bearer {token}"}).status
+
+    assert status(old) == 200
+    path.write_text("a" * 43 + "\n")
+    assert (status(old), status("a" * 43)) == (401, 200)
+    fresh = path.with_name("fresh")
+    fresh.write_text("b" * 43 + "\n")
+    fresh.rename(path)
+    assert (status("a" * 43), status("b" * 43)) == (401, 200)
+    path.unlink()
+    assert status("b" * 43) == 401
+
+
 def test_the_token_is_for_the_owner_alone(tmp_path: Path) -> None:
     """256 bit, 0600 in a 0700 folder, whatever the umask; kept once it is there."""
     before = os.umask(0)
