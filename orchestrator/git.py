@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -94,6 +93,8 @@ def run(
         ConfigError: git is not installed.
         Unavailable: it took longer than `timeout_s`; it and its children were killed.
     """
+    import tempfile  # noqa: PLC0415  # and random, hashlib: a ticket without a worktree runs no git
+
     deadline = time.monotonic() + timeout_s
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
         given.write(stdin)

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,7 +29,7 @@ from orchestrator.config import Config
 from orchestrator.drivers import Launch, Work, driver_named
 from orchestrator.drivers.environ import NOT_FOR_THE_AGENT, agent_environ
 from orchestrator.endings import Ending
-from orchestrator.errors import EX_CONFIG, ConfigError, TicketError, Unavailable
+from orchestrator.errors import EX_CONFIG, ConfigError, Conflict, TicketError, Unavailable
 from orchestrator.naming import ticket_id, unit_name
 from orchestrator.sandbox import Sandbox, Waiting
 from orchestrator.store import events, messages, tickets
@@ -45,7 +46,7 @@ PROMPT_AUTHOR = "ticket"  # of a prompt that is sent as a message
 
 
 def main() -> None:
-    """Entry point `mc-launch`."""
+    """What `mc-launch` (`launch_quick.py`) runs."""
     try:
         verb, text = sys.argv[1:]
         steps = {"start": start, "ended": ended}
@@ -94,9 +95,6 @@ def start(config: Config, number: int) -> int:
         messages.enqueue(database, number, launch.first_message, author=PROMPT_AUTHOR)
 
     server = tmux.Server(config.tmux.socket)
-    left_over = server.pane(number) if ticket.use_tmux else None
-    if left_over is not None and left_over.dead:
-        server.kill(number)
     # What the agent counts (cost, tokens) begins anew with its process: whoever adds up must know.
     sidecar.append(
         paths.sidecar_path,
@@ -127,11 +125,7 @@ def start(config: Config, number: int) -> int:
     _write_private(paths.run_script_path, script)
     _write_private(paths.pane_log_path, "", append=True)
     paths.writer_path.unlink(missing_ok=True)  # the last run's, and no word of this one's
-    pid = server.start(
-        number, paths.run_script_path, paths.pane_log_path, paths.writer_path,
-        columns=config.tmux.columns, rows=config.tmux.rows,
-        on_death=(sys.executable, "-I", "-m", "orchestrator.stop", "left", unit_name(number)),
-    )  # fmt: skip
+    pid = _new_session(server, config, number)
     with systemd.UserManager() as manager:
         manager.attach(unit_name(number), [pid])
     server.release(gate)
@@ -140,6 +134,25 @@ def start(config: Config, number: int) -> int:
     systemd.notify(f"MAINPID={pid}", "READY=1", f"STATUS={launch.status}")
     _record_start(database, ticket, launch, work, pid, base_sha)
     return 0
+
+
+def _new_session(server: tmux.Server, config: Config, number: int) -> int:
+    """The pid of the pane that waits at the gate; what an ended run left is removed for it."""
+    paths = config.ticket_paths(number)
+    begin = partial(
+        server.start, number, paths.run_script_path, paths.pane_log_path, paths.writer_path,
+        columns=config.tmux.columns, rows=config.tmux.rows,
+        on_death=(sys.executable, "-I", "-m", "orchestrator.stop", "left", unit_name(number)),
+    )  # fmt: skip
+    try:
+        return begin()
+    except Conflict:
+        # Asked only now: most starts find nothing, and a look at tmux is a process of its own.
+        left_over = server.pane(number)
+        if left_over is None or not left_over.dead:
+            raise
+        server.kill(number)
+        return begin()
 
 
 def _check_keys(path: Path) -> None:

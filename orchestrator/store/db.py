@@ -6,7 +6,6 @@ The only module that imports psycopg2. Nothing here knows a table.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
-import psycopg2.extras
 
 from orchestrator.errors import Unavailable
 from orchestrator.waiting import any_ready
@@ -43,6 +41,34 @@ STATEMENT_TIMEOUT_MS = 5_000  # past it the caller gets Unavailable instead of h
 
 class NoAnswer(psycopg2.OperationalError):
     """The server took too long: it is frozen, or as good as that."""
+
+
+class _RowCursor(psycopg2.extensions.cursor):
+    """Rows by the names of their columns.
+
+    psycopg2.extras has such a cursor, and brings `logging` and much else that a launcher never needs.
+    """
+
+    def _row(self, values: tuple[Any, ...]) -> Row:
+        # a named cursor knows its columns from its first fetch on
+        columns = self.description or ()
+        return dict(zip((column[0] for column in columns), values, strict=True))
+
+    def fetchone(self) -> Any:
+        """The next row; None after the last."""
+        values = super().fetchone()
+        return None if values is None else self._row(values)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """The next rows."""
+        return [self._row(v) for v in super().fetchmany(self.arraysize if size is None else size)]
+
+    def fetchall(self) -> Any:
+        """All rows there are left."""
+        return [self._row(values) for values in super().fetchall()]
+
+    def __next__(self) -> Any:
+        return self._row(super().__next__())
 
 
 class Database:
@@ -72,7 +98,7 @@ class Database:
                 connect_timeout=CONNECT_TIMEOUT_S,
                 application_name=self._application,
                 options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
-                cursor_factory=psycopg2.extras.RealDictCursor,
+                cursor_factory=_RowCursor,
             )
         except psycopg2.Error as error:
             self._note(error)
@@ -137,7 +163,7 @@ class Database:
         """One statement in a transaction of its own; its rows, or an empty list."""
         with self.transaction() as cursor:
             cursor.execute(sql, params)
-            return [dict(row) for row in cursor.fetchall()] if cursor.description else []
+            return list(cursor.fetchall()) if cursor.description else []
 
     def close(self) -> None:
         """Closes what is idle."""
@@ -196,6 +222,9 @@ def _usable(connection: psycopg2.extensions.connection) -> bool:
     # instead of waited for: a wait of no time at all may miss it under gevent.
     if connection.closed:
         return False
+    # only here: it is a twentieth of what a launcher imports, and its first transaction needs none
+    import socket  # noqa: PLC0415
+
     try:
         with socket.socket(fileno=os.dup(connection.fileno())) as peer:
             peer.setblocking(False)  # as libpq has it

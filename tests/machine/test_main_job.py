@@ -252,6 +252,27 @@ def test_a_session_that_is_not_ours_is_not_killed(product: Product) -> None:
     product.machine.run(["tmux", "kill-session", "-t", f"=ticket-{ticket}"])
 
 
+def test_a_dead_pane_is_in_nobodys_way(product: Product) -> None:
+    """A session whose program has ended, left over in whatever way: the start removes it."""
+    ticket = product.new("left over", "--driver", "command", "--", "sleep", "605")
+    tmux = "tmux new-session -d -s ticket-{0} 'sleep 1; exit 3' ';' set-option -w remain-on-exit on"
+    product.machine.sh(tmux.format(ticket))
+    product.machine.wait_for(
+        lambda: product.machine.run(
+            ["tmux", "list-panes", "-t", f"=ticket-{ticket}:", "-F", "#{pane_dead_status}"]
+        ).stdout.strip() == "3",
+        what="a dead pane",
+    )  # fmt: skip
+    product.ctl("start", str(ticket))
+    assert product.unit(ticket)["ActiveState"] == "active"
+    shown = product.machine.run(
+        ["tmux", "list-panes", "-s", "-t", f"=ticket-{ticket}", "-F", "#{pane_dead} #{pane_pid}"]
+    ).stdout.split()
+    assert shown[0] == "0"
+    assert len(shown) == 2
+    product.ctl("stop", str(ticket))
+
+
 def test_the_agent_gets_its_units_environment(product: Product) -> None:
     """Environment= of the ticket's unit reaches the agent; tmux's and systemd's own words do not."""
     ticket = product.new("env", "--driver", "command", "--", "sh", "-c", "env -0; sleep 605")

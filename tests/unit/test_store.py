@@ -199,6 +199,23 @@ def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     assert database.query("SELECT * FROM login_links") == []
 
 
+def test_rows_have_the_names_of_their_columns(database: Database) -> None:
+    """However they are fetched, and from a cursor the server keeps too."""
+    numbers = "SELECT n, n * 2 AS twice FROM generate_series(1, 5) AS n"
+    expected = [{"n": n, "twice": n * 2} for n in range(1, 6)]
+    with database.transaction() as cursor:
+        cursor.execute(numbers)
+        assert [cursor.fetchone(), *cursor.fetchmany(2), *cursor.fetchall()] == expected
+        assert cursor.fetchone() is None
+        cursor.execute(numbers)
+        assert cursor.fetchmany() == expected[:1]
+        assert list(cursor) == expected[1:]
+        with cursor.connection.cursor("kept") as kept:
+            kept.itersize = 2
+            kept.execute(numbers)
+            assert [kept.fetchone(), *kept] == expected
+
+
 def test_only_so_many_transactions_at_a_time(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
