@@ -122,3 +122,25 @@ def test_what_it_writes_itself_is_no_news(database: Database, tmp_path: Path) ->
     assert not dispatcher.is_own("mc_messages", "")
     assert not dispatcher.is_own("mc_workers", "3")
     assert dispatcher.round()  # nothing waits, and it is looked again soon all the same
+
+    told = [[("mc_messages", "3")], [("mc_messages", "3"), ("mc_workers", "3")], []]
+
+    class Heard:
+        """What was told, one wait after the other."""
+
+        def wait(self, timeout_s: float, *, wake_fd: int) -> list[tuple[str, str]]:
+            """The next of it."""
+            assert 0 <= timeout_s <= 1
+            assert wake_fd == 0
+            return told.pop(0)
+
+        def fileno(self) -> int:
+            """Of nothing."""
+            return 0
+
+    heard: Any = Heard()
+    assert module._news(heard, dispatcher, heard, 1.0) == [
+        ("mc_messages", "3"),
+        ("mc_workers", "3"),
+    ]
+    assert module._news(heard, dispatcher, heard, 1.0) == []
