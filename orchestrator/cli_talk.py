@@ -256,8 +256,8 @@ def events(number: int, follow: bool, lines: int, kinds: tuple[str, ...], as_jso
 @reports_errors
 def interrupt(number: int) -> None:
     """Break off the worker's turn, as Esc does; what it asks for is answered with no."""
-    from orchestrator import tmux
     from orchestrator.delivery import Delivery
+    from orchestrator.seat import Seat
     from orchestrator.store import tickets
     from orchestrator.workers import worker_of
 
@@ -267,7 +267,8 @@ def interrupt(number: int) -> None:
         raise Conflict(f"Ticket {number} is not running.", hint=f"ticketctl start {number}")
     if worker.state() == "idle":
         raise Conflict(f"Ticket {number} is idle: there is nothing to break off.")
-    Delivery(tmux.Server(config.tmux.socket)).interrupt(worker)
+    with Seat(config.tmux.socket) as seat:
+        Delivery(seat).interrupt(worker)
 
 
 @click.command()

@@ -14,12 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import procfs, sidecar, tmux
+from orchestrator import procfs, sidecar
 from orchestrator.drivers import NotTaken
 from orchestrator.errors import Unavailable
+from orchestrator.seat import Seat
 from orchestrator.workers import Worker
 
 SETTLE_S = 0.1  # the screen has to stand still that long before the Enter
+# A text that stands in the box from its first letter to its last was read to its end: an Enter from then
+# on is a read of its own, and becomes no newline of the paste.
+SETTLE_WHOLE_S = 0.03
+MAX_WHOLE_CHARS = 600  # a longer one comes in several reads, or is shown as [Pasted text]
+GLANCE_S = 0.004  # between two looks at a screen on which something is about to happen
 SHOWN_TIMEOUT_S = 10.0  # 1 MB takes a TUI its time
 PATIENCE_S = 240.0  # for a turn or a dialog that began during the paste; below the lease
 RETRY_ENTER_S = 2.0
@@ -50,10 +56,10 @@ class Obstacle:
 
 
 class Delivery:
-    """Speaks to workers in the panes of one tmux server."""
+    """Speaks to workers, in their panes or over their channels."""
 
-    def __init__(self, server: tmux.Server) -> None:
-        self._server = server
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
         self._last: dict[int, str] = {}  # what each ticket's worker took last, until it was cleared
 
     def obstacle(self, worker: Worker) -> Obstacle | None:
@@ -66,25 +72,23 @@ class Delivery:
         if _began_just_now(worker.work.paths.sidecar_path):
             return Obstacle("the worker is busy")
         number = worker.ticket.id
-        pane = self._server.pane(number)
+        pane = self._seat.pane(number)
         if pane is None or pane.dead or pane.pid != procfs.pane_pid(worker.pid):
             return Obstacle("the worker is not in its pane")
-        if self._server.last_key_s(number) < TYPING_S:
+        if self._seat.last_key_s(number) < TYPING_S:
             return Obstacle("somebody is typing in the pane")
-        if pane.in_mode:  # somebody scrolled and left it so; keys would go to the copy mode
-            self._server.leave_mode(number)
         return self._obstacle_on_screen(worker)
 
     def _obstacle_on_screen(self, worker: Worker) -> Obstacle | None:
         number = worker.ticket.id
-        screen = self._server.capture(number, escapes=True)
+        screen = self._seat.capture(number)
         box = worker.driver.box(screen)
         if box is None:
             return Obstacle("a dialog is shown in the pane")
         if worker.driver.signs == "screen" and worker.driver.state_on(screen) != "idle":
             return Obstacle("the worker is busy")  # what it said a moment ago is not enough
         if box and self._is_ghost(number, box):
-            self._server.keys(number, CTRL_C)
+            self._seat.keys(number, CTRL_C)
             return Obstacle("the input box is being cleared")
         return Obstacle("the input box holds text that was not sent") if box else None
 
@@ -111,13 +115,13 @@ class Delivery:
             )
         number = worker.ticket.id
         text = worker.driver.outgoing(body)
-        before = self._server.capture(number)
-        self._server.paste(number, text)
-        self._wait_settled(number, before)
+        before = self._seat.capture(number)
+        self._seat.paste(number, text)
+        self._wait_settled(worker, text, before)
         if worker.driver.signs == "screen":
             return self._enter_by_screen(worker, text)
         if worker.state() is None:
-            self._server.keys(number, ENTER)
+            self._seat.keys(number, ENTER)
             return Outcome("sent", f"the {worker.driver.name} driver confirms nothing")
         outcome = self._enter(worker, text, confirmed)
         if outcome.name == "confirmed":
@@ -139,7 +143,7 @@ class Delivery:
         while (now := time.monotonic()) - pasted < PATIENCE_S:
             if confirmed():
                 return Outcome("confirmed")
-            pane = self._server.pane(number)
+            pane = self._seat.pane(number)
             if pane is None or pane.dead:
                 return Outcome("unconfirmed", "the worker ended while it was sent")
             box = self._box(worker) if worker.state() == "idle" else None
@@ -149,7 +153,7 @@ class Delivery:
                     "unconfirmed", "somebody typed into the same input box; no Enter was sent"
                 )
             if box and len(entered) < MAX_ENTERS and (not entered or since > RETRY_ENTER_S):
-                self._server.keys(number, ENTER)
+                self._seat.keys(number, ENTER)
                 entered.append(now)
             elif box == "" and not entered and since > SWALLOWED_S:
                 raise NotTaken(f"Ticket {number}: the text did not stay in the input box.")
@@ -172,10 +176,10 @@ class Delivery:
         pasted = time.monotonic()
         entered: list[float] = []
         while (now := time.monotonic()) - pasted < PATIENCE_S:
-            pane = self._server.pane(number)
+            pane = self._seat.pane(number)
             if pane is None or pane.dead:
                 return Outcome("unconfirmed", "the worker ended while it was sent")
-            screen = self._server.capture(number, escapes=True)
+            screen = self._seat.capture(number)
             state, box = worker.driver.state_on(screen), worker.driver.box(screen)
             since = now - (entered[-1] if entered else pasted)
             emptied = box == "" and worker.driver.has_box
@@ -192,7 +196,7 @@ class Delivery:
             free = box and state in {"idle", None} if worker.driver.has_box else state == "idle"
             again = box and len(entered) < MAX_ENTERS and since > RETRY_ENTER_S
             if free and (not entered or again):
-                self._server.keys(number, ENTER)
+                self._seat.keys(number, ENTER)
                 entered.append(now)
             elif entered and since > CONFIRM_TIMEOUT_S:
                 break
@@ -202,22 +206,25 @@ class Delivery:
     def interrupt(self, worker: Worker) -> None:
         """Breaks off the worker's turn; what it waits for is answered with no."""
         if not worker.driver.interrupt(worker.work):
-            self._server.keys(worker.ticket.id, worker.driver.interrupt_key)
+            self._seat.keys(worker.ticket.id, worker.driver.interrupt_key)
 
     def _box(self, worker: Worker) -> str | None:
-        return worker.driver.box(self._server.capture(worker.ticket.id, escapes=True))
+        return worker.driver.box(self._seat.capture(worker.ticket.id))
 
-    def _wait_settled(self, number: int, before: str) -> None:
+    def _wait_settled(self, worker: Worker, text: str, before: str) -> None:
         """Until the text is shown and the screen stands still: an Enter in the same read is a newline."""
         deadline = time.monotonic() + SHOWN_TIMEOUT_S
         last, since = before, time.monotonic()
+        settle_s = SETTLE_S
         while (now := time.monotonic()) < deadline:
-            shown = self._server.capture(number)
+            shown = self._seat.capture(worker.ticket.id)
             if shown != last:
                 last, since = shown, now
-            elif shown != before and now - since >= SETTLE_S:
+                whole = worker.driver.signs == "own" and _is_whole(worker.driver.box(shown), text)
+                settle_s = SETTLE_WHOLE_S if whole else SETTLE_S
+            elif shown != before and now - since >= settle_s:
                 return
-            time.sleep(0.02)  # the screen has no event that reaches this process
+            time.sleep(GLANCE_S)  # the screen has no event that reaches this process
 
     def _is_ghost(self, number: int, box: str) -> bool:
         """Whether the box of an idle worker holds what it took already.
@@ -240,6 +247,12 @@ def _shows(box: str, text: str) -> bool:
     if drawn := _drawn(box):
         return drawn in _drawn(text) or bool(_PASTED.fullmatch(box))
     return "".join(box.split()) in "".join(text.split())
+
+
+def _is_whole(box: str | None, text: str) -> bool:
+    """Whether all of a short text stands in a box, and nothing else."""
+    drawn = _drawn(text)
+    return bool(drawn) and len(text) <= MAX_WHOLE_CHARS and _drawn(box or "") == drawn
 
 
 def _drawn(text: str) -> str:

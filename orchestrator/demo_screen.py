@@ -188,6 +188,7 @@ class Screen:
         self._history: deque[str] = deque(maxlen=HISTORY_ROWS)
         self._fresh: list[str] = []  # rows of the transcript that are not drawn yet
         self._above_cursor = 0  # rows of the live part over the cursor
+        self._drawn: object = None  # the live part as it stands there
         self._stream = ""  # the row of the answer that still grows
         self._stream_mark = ""
         self.dialog: Sequence[Row] = ()  #: stands in place of the box
@@ -250,15 +251,20 @@ class Screen:
         self._fresh = list(self._history)[-self.size[1] :]
         self._history.clear()
         self._above_cursor = 0
+        self._drawn = None
         self._write("\x1b[2J\x1b[H")
         self.draw()
 
     def draw(self) -> None:
-        """Brings the terminal up to date, in one write."""
+        """Brings the terminal up to date, in one write; in none where nothing is new."""
         width, height = self.size
         live, cursor_row, cursor_column = self._live(width - 1)
         hidden = max(0, len(live) - (height - 1))
         live, cursor_row = live[hidden:], max(0, cursor_row - hidden)
+        looks = (width, height, live, cursor_row, cursor_column)
+        if not self._fresh and looks == self._drawn:
+            return
+        self._drawn = looks
         frame = ["\x1b[?25l", self._erase()]
         frame += [f"{row}\n" for row in self._fresh]
         frame.append("\n".join(map(str, live)))

@@ -1,7 +1,7 @@
 """queued_messages to workers: each at most once, never into a dialog, never silently lost.
 
-One message a ticket at a time: claimed with a lease when the worker can take it, marked sent before
-its first byte leaves, settled by the worker's own evidence. What was marked sent and not confirmed
+One message a ticket at a time: taken with a lease when the worker can take it, and by that marked sent
+before its first byte leaves, settled by the worker's own evidence. What was marked sent and not confirmed
 is never sent again; the operator sees `unconfirmed` and decides. How it gets to the worker is
 `delivery.py`'s business.
 """
@@ -17,13 +17,14 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator import config as configuration
-from orchestrator import systemd, tmux
+from orchestrator import systemd
 from orchestrator.config import Config
 from orchestrator.delivery import Delivery, Outcome
 from orchestrator.drivers import NotTaken, message_key
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
 from orchestrator.notify import Notifier
 from orchestrator.pipe_watch import PipeWatch
+from orchestrator.seat import Seat
 from orchestrator.store import messages, tickets
 from orchestrator.store.db import Database, Listener
 from orchestrator.store.messages import Message
@@ -45,7 +46,7 @@ class Dispatcher:
     def __init__(self, config: Config, database: Database) -> None:
         self._config = config
         self._database = database
-        self._delivery = Delivery(tmux.Server(config.tmux.socket))
+        self._delivery = Delivery(Seat(config.tmux.socket))
         self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._sending: set[int] = set()
         self._told: dict[
@@ -55,7 +56,7 @@ class Dispatcher:
         self._pool = ThreadPoolExecutor(MAX_SENDING, thread_name_prefix="send")
 
     def round(self) -> bool:
-        """One look at every ticket with a message to send; True while there are some."""
+        """One look at every ticket with a message to send; True while there are some, or one is sent."""
         waiting = messages.tickets_waiting(self._database)
         for number in waiting:
             with self._lock:
@@ -63,7 +64,11 @@ class Dispatcher:
                     continue
                 self._sending.add(number)
             self._pool.submit(self._send_next, number)
-        return bool(waiting)
+        return bool(waiting) or bool(self._sending)
+
+    def is_own(self, channel: str, payload: str) -> bool:
+        """Whether that news is of a ticket that is being spoken to: most likely our own writing."""
+        return channel == "mc_messages" and payload.isdecimal() and int(payload) in self._sending
 
     def _send_next(self, number: int) -> None:
         try:
@@ -74,11 +79,11 @@ class Dispatcher:
             if obstacle is not None and not self._made_way(worker):
                 self._explain(number, obstacle.reason)
                 return
-            claimed = messages.claim(
+            taken = messages.take(
                 self._database, number, self.owner, joined=self._config.dispatch.joined
             )
-            if claimed:
-                self._send(worker, claimed)
+            if taken:
+                self._send(worker, taken)
         except TicketError as error:
             print(f"ticket {number}: tried again in a moment: {error}", file=sys.stderr)
         except Exception as error:  # noqa: BLE001  # one ticket's surprise must not stop the others
@@ -120,15 +125,13 @@ class Dispatcher:
             time.sleep(0.05)  # the turn's end is a file of the worker's, not an event
         return False
 
-    def _send(self, worker: Worker, claimed: list[Message]) -> None:
+    def _send(self, worker: Worker, taken: list[Message]) -> None:
         number = worker.ticket.id
-        ids = [m.id for m in claimed]
-        if not messages.mark_sent(self._database, ids, self.owner):
-            return
+        ids = [m.id for m in taken]
         self._told.pop(number, None)
         outcome: Outcome | None = Outcome("unconfirmed", "the dispatcher failed while sending it")
         try:
-            body = "\n\n".join(m.body for m in claimed)
+            body = "\n\n".join(m.body for m in taken)
             outcome = self._delivery.send(worker, body, message_key(number, ids[0]))
         except NotTaken:
             outcome = None
@@ -168,6 +171,7 @@ def run(config: Config, database: Database) -> None:
     notifier = Notifier(config, database)
     pipes = PipeWatch(config, database)
     listener: Listener | None = None
+    looked = 0.0
     while True:
         try:
             if listener is None:
@@ -176,11 +180,15 @@ def run(config: Config, database: Database) -> None:
                 pipes.refresh()
                 systemd.notify("READY=1", "STATUS=sending what is queued")
             waiting = dispatcher.round()
-            systemd.notify("WATCHDOG=1")
-            heard = listener.wait(BUSY_POLL_S if waiting else IDLE_POLL_S, wake_fd=pipes.fileno())
-            if any(channel == "mc_workers" for channel, _ in heard):
+            heard = _news(listener, dispatcher, pipes, BUSY_POLL_S if waiting else IDLE_POLL_S)
+            workers = any(channel == "mc_workers" for channel, _ in heard)
+            if workers:
                 pipes.refresh()
-            pipes.look()
+            # a message goes first
+            if workers or not heard or time.monotonic() - looked > IDLE_POLL_S:
+                systemd.notify("WATCHDOG=1")
+                pipes.look()
+                looked = time.monotonic()
         except Unavailable as error:
             print(f"trying again in {IDLE_POLL_S:.0f} s: {error}", file=sys.stderr)
             systemd.notify(f"STATUS={error.message}", "WATCHDOG=1")
@@ -189,6 +197,21 @@ def run(config: Config, database: Database) -> None:
                 listener = None
             pipes.look()
             time.sleep(IDLE_POLL_S)  # the database's restart has no event that reaches us
+
+
+def _news(
+    listener: Listener, dispatcher: Dispatcher, pipes: PipeWatch, timeout_s: float
+) -> list[tuple[str, str]]:
+    """What there is to look at, or nothing when it is time to look anyway.
+
+    What we write of a message on its way is no news: a round for each would take its time from the
+    thread that sends it.
+    """
+    deadline = time.monotonic() + timeout_s
+    while heard := listener.wait(max(0.0, deadline - time.monotonic()), wake_fd=pipes.fileno()):
+        if not all(dispatcher.is_own(*news) for news in heard):
+            break
+    return heard
 
 
 def _alone(dispatcher: Dispatcher, database: Database) -> Listener:

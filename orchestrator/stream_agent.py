@@ -248,10 +248,13 @@ class Agent:
             self._child.close()
 
     def _say(self, text: str, key: str) -> int:
+        mark = self._child.send(
+            user_message(text, key)
+        )  # first: the rest takes its time from the CLI
         self._view.said(text)
         self._said = key
         self._working(working=True)
-        return self._child.send(user_message(text, key))
+        return mark
 
     def _ask_child(self, subtype: str) -> None:
         request_id = f"{subtype}-{uuid.uuid4().hex}"

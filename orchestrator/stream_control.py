@@ -11,7 +11,6 @@ server side never blocks; `call()` is the client's. What a request does is decid
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -136,11 +135,13 @@ class Control:
     def handle(self, fd: int) -> list[tuple[Caller, dict[str, Any] | None]]:
         """What is asked over a descriptor that is ready; None for what is no request."""
         if fd == self._listener.fileno():
-            with contextlib.suppress(OSError):  # it left again
+            try:
                 sock, _ = self._listener.accept()
-                sock.setblocking(False)
-                self._callers[sock.fileno()] = Caller(sock)
-            return []
+            except OSError:  # it left again
+                return []
+            sock.setblocking(False)
+            fd = sock.fileno()  # who connects has something to ask: it is most likely there already
+            self._callers[fd] = Caller(sock)
         caller = self._callers.get(fd)
         if caller is None:
             return []

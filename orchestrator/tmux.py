@@ -27,9 +27,11 @@ COMMAND_TIMEOUT_S = 10
 MAX_KEYS_PER_CALL = 512  # -H takes one argument a byte, and a command line has an end
 _DEAD_WAIT_S = 2.0
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._+@-]+", re.ASCII)
-_PANE = "\t".join(
+PANE_FORMAT = "\t".join(
     f"#{{pane_{name}}}" for name in ("dead", "dead_status", "dead_signal", "pid", "pipe", "in_mode")
 )
+
+CLIENT_FORMAT = "#{client_control_mode} #{client_activity}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,19 @@ class Pane:
     pid: int
     piped: bool  #: the pane log is being written
     in_mode: bool  #: copy mode is open and swallows keys
+
+    @classmethod
+    def from_line(cls, line: str) -> Pane:
+        """Out of what tmux says to PANE_FORMAT."""
+        dead, status, signal, pid, pipe, mode = line.split("\t")
+        return cls(
+            dead=dead == "1",
+            exit_status=int(status) if status.isdigit() else None,
+            exit_signal=int(signal) if signal.isdigit() and int(signal) else None,
+            pid=int(pid),
+            piped=pipe == "1",
+            in_mode=mode.isdigit() and int(mode) > 0,
+        )
 
     @property
     def is_told(self) -> bool:
@@ -177,20 +192,12 @@ class Server:
     def pane(self, ticket: int) -> Pane | None:
         """The pane of a ticket's session; None when there is no session, or no server."""
         try:
-            out = self._run("list-panes", "-t", f"={session_name(ticket)}:", "-F", _PANE)
+            out = self._run("list-panes", "-t", f"={session_name(ticket)}:", "-F", PANE_FORMAT)
         except Unavailable as error:
             if "not installed" in error.message or "did not answer" in error.message:
                 raise
             return None
-        dead, status, signal, pid, pipe, mode = out.splitlines()[0].split("\t")
-        return Pane(
-            dead=dead == "1",
-            exit_status=int(status) if status.isdigit() else None,
-            exit_signal=int(signal) if signal.isdigit() and int(signal) else None,
-            pid=int(pid),
-            piped=pipe == "1",
-            in_mode=mode.isdigit() and int(mode) > 0,
-        )
+        return Pane.from_line(out.splitlines()[0])
 
     def dead_pane(self, ticket: int) -> Pane | None:
         """The pane once it is dead and tmux knows how; that is a moment after systemd learns of the end.
@@ -244,31 +251,9 @@ class Server:
             chunk = data[at : at + MAX_KEYS_PER_CALL]
             self._run("send-keys", "-t", target, "-H", *(f"{byte:02x}" for byte in chunk))
 
-    def last_key_s(self, ticket: int) -> float:
-        """Seconds since somebody who is attached last pressed a key; infinite when nobody is."""
-        try:
-            out = self._run(
-                "list-clients",
-                "-t",
-                f"={session_name(ticket)}",
-                "-F",
-                "#{client_control_mode} #{client_activity}",
-            )
-        except Unavailable:
-            return float("inf")
-        times = [int(line.split()[1]) for line in out.splitlines() if line.startswith("0 ")]
-        age_s = time.time() - max(times) if times else float("inf")
-        # tmux counts in whole seconds of the day's clock: a key from the future is one that moved
-        return max(0.0, age_s) if age_s > -1 else float("inf")
-
-    def leave_mode(self, ticket: int) -> None:
-        """Closes copy mode."""
-        self._run("send-keys", "-t", f"={session_name(ticket)}:", "-X", "cancel")
-
-    def capture(self, ticket: int, *, escapes: bool = False) -> str:
-        """The visible screen; with `escapes`, its colours as SGR sequences."""
-        flags = ["-e"] if escapes else []
-        return self._run("capture-pane", "-p", *flags, "-t", f"={session_name(ticket)}:")
+    def capture(self, ticket: int) -> str:
+        """The visible screen."""
+        return self._run("capture-pane", "-p", "-t", f"={session_name(ticket)}:")
 
     def kill(self, ticket: int) -> None:
         """Removes the session; nothing happens when there is none."""
@@ -290,6 +275,18 @@ class Server:
         from libtmux.common import get_version  # noqa: PLC0415  # as above
 
         return str(get_version())
+
+
+def last_key_s(lines: Sequence[str]) -> float:
+    """Seconds since somebody who is attached last pressed a key; infinite when nobody is.
+
+    Args:
+        lines: what tmux says of a session's clients to CLIENT_FORMAT.
+    """
+    times = [int(line.split()[1]) for line in lines if line.startswith("0 ")]
+    age_s = time.time() - max(times) if times else float("inf")
+    # tmux counts in whole seconds of the day's clock: a key from the future is one that moved
+    return max(0.0, age_s) if age_s > -1 else float("inf")
 
 
 def _hook(target: str, program: Sequence[str]) -> list[str]:

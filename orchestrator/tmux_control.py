@@ -77,8 +77,10 @@ class Control:
         self._peer: socket.socket | None = None
         self._read = b""
 
-    def keys(self, ticket: int, data: bytes) -> None:
+    def keys(self, ticket: int, data: bytes, *, once: bool = False) -> None:
         """Types bytes exactly as they are; copy mode, which would swallow them, is left first.
+
+        With `once` they are not typed again where nobody knows whether they were.
 
         Raises:
             InvalidInput: none, or too many.
@@ -94,10 +96,11 @@ class Control:
             # -F of if-shell asks a format, no shell
             f"if-shell -F -t {target} '#{{pane_in_mode}}' 'send-keys -t {target} -X cancel'",
             f"send-keys -t {target} -H {data.hex(' ')}",
+            once=once,
         )
 
-    def paste(self, ticket: int, text: str) -> None:
-        """Pastes text, bracketed where the program asked for that. No Enter.
+    def paste(self, ticket: int, text: str, *, once: bool = False) -> None:
+        """Pastes text, bracketed where the program asked for that. No Enter. `once` as in `keys`.
 
         Control characters other than newline, return and tab are left out: ESC[201~ would end the
         paste and have the rest taken for keys.
@@ -113,9 +116,22 @@ class Control:
         self._ask(
             ticket,
             f"if-shell -F -t {target} '#{{pane_in_mode}}' 'send-keys -t {target} -X cancel'",
-            f'set-buffer -b {buffer} "{octal}"',
+            f'set-buffer -b {buffer} -- "{octal}"',
             f"paste-buffer -p -r -d -b {buffer} -t {target}",
+            once=once,
         )
+
+    def pane(self, ticket: int, form: str) -> str:
+        """What tmux says of the ticket's pane to a format of ours."""
+        return self._lines(ticket, f"list-panes -t {_target(ticket)} -F '{form}'")[0]
+
+    def clients(self, ticket: int, form: str) -> list[str]:
+        """The same of each who is attached to its session."""
+        return self._lines(ticket, f"list-clients -t ={session_name(ticket)} -F '{form}'")
+
+    def capture(self, ticket: int) -> str:
+        """The visible screen, with its colours as SGR sequences."""
+        return "\n".join(self._lines(ticket, f"capture-pane -e -p -t {_target(ticket)}"))
 
     def resize(self, ticket: int, columns: int, rows: int) -> None:
         """Gives the window a size of its own, until `release_size`.
@@ -146,6 +162,10 @@ class Control:
         """Lets the client go."""
         with self._lock:
             self._drop()
+
+    def _lines(self, ticket: int, command: str) -> list[str]:
+        lines = self._ask(ticket, command, open_ended=True)[0]
+        return [line.decode("utf-8", "replace") for line in lines]
 
     def _screen(self, ticket: int, *, text: bool) -> Screen:
         target = _target(ticket)
@@ -180,10 +200,12 @@ class Control:
         *commands: str,
         counts: list[Callable[[list[list[bytes]]], int]] | None = None,
         open_ended: bool = False,
+        once: bool = False,
     ) -> list[list[bytes]]:
         """The answers to some commands, one list of lines each; of no lines unless counted.
 
-        With `open_ended` the last one may have any number.
+        With `open_ended` the last one may have any number. With `once` nothing is asked again that may
+        have been done.
         """
         with self._lock:
             for again in (True, False):
@@ -197,7 +219,7 @@ class Control:
                     raise Unavailable(f"tmux: {error}.") from None
                 except (OSError, _Gone) as error:
                     self._drop()
-                    if again and not fresh:
+                    if again and not fresh and not once:
                         continue  # it ended meanwhile: nothing of this was done
                     raise Unavailable(f"tmux does not answer: {error}.") from None
         raise AssertionError

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,14 +115,19 @@ class Database:
             Unavailable: the server is away; nothing of the block happened, unless it went away
                 during the commit itself.
         """
+        with self._placed(alone=False) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _placed(self, *, alone: bool) -> Iterator[Any]:
         if time.monotonic() < self._silent_until:
             raise Unavailable("PostgreSQL does not answer.", hint=self._hint)
         if self._places is None:
-            with self._transaction() as cursor:
+            with self._transaction(alone=alone) as cursor:
                 yield cursor
         elif self._places.acquire(timeout=PLACE_TIMEOUT_S):
             try:
-                with self._transaction() as cursor:
+                with self._transaction(alone=alone) as cursor:
                     yield cursor
             finally:
                 self._places.release()
@@ -130,7 +135,7 @@ class Database:
             raise Unavailable("The database is asked too much at once.")
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def _transaction(self, *, alone: bool) -> Iterator[Any]:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None and not _usable(connection):
@@ -138,7 +143,9 @@ class Database:
             connection = None
         connection = connection or self._connect()
         try:
-            with connection, connection.cursor() as cursor:
+            # What is sent alone is a transaction by itself: BEGIN and COMMIT would be two more round trips.
+            connection.autocommit = alone
+            with nullcontext() if alone else connection, connection.cursor() as cursor:
                 yield cursor
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             self._note(error)
@@ -160,8 +167,12 @@ class Database:
             self._silent_until = time.monotonic() + SILENT_S
 
     def query(self, sql: str, params: Sequence[Any] | Row = ()) -> list[Row]:
-        """One statement in a transaction of its own; its rows, or an empty list."""
-        with self.transaction() as cursor:
+        """What is sent at once, in a transaction of its own; the last statement's rows, or an empty list.
+
+        Raises:
+            Unavailable: as `transaction`.
+        """
+        with self._placed(alone=True) as cursor:
             cursor.execute(sql, params)
             return list(cursor.fetchall()) if cursor.description else []
 

@@ -101,13 +101,15 @@ def store_batch(
     read.
     """
     with database.transaction() as cursor:
-        cursor.execute(
-            'INSERT INTO ingest_positions (source, generation, "offset") VALUES (%s, 0, 0)'
-            " ON CONFLICT (source) DO NOTHING",
-            (source,),
-        )
         cursor.execute(_READ + " FOR UPDATE", (source,))
-        row = cursor.fetchone()
+        if (row := cursor.fetchone()) is None:
+            cursor.execute(
+                'INSERT INTO ingest_positions (source, generation, "offset") VALUES (%s, 0, 0)'
+                " ON CONFLICT (source) DO NOTHING",
+                (source,),
+            )
+            cursor.execute(_READ + " FOR UPDATE", (source,))
+            row = cursor.fetchone()
         if (row["generation"], row["offset"]) != (before.generation, before.offset):
             return False
         _add_events(cursor, ticket, source, generation, iter(events))
@@ -124,14 +126,12 @@ def store_batch(
         )
         cursor.execute(
             'UPDATE ingest_positions SET generation = %s, "offset" = %s, identity = %s, state = %s,'
-            " updated_at = now() WHERE source = %s",
-            (after.generation, after.offset, after.identity, json.dumps(dict(after.state)), source),
-        )
-        cursor.execute(
+            " updated_at = now() WHERE source = %s;"
             "UPDATE tickets SET cost_usd = %s, input_tokens = %s, output_tokens = %s,"
             " session_id = COALESCE(NULLIF(%s, '')::uuid, session_id),"
             " last_sign_at = COALESCE(%s, last_sign_at), updated_at = now() WHERE id = %s",
             (
+                after.generation, after.offset, after.identity, json.dumps(dict(after.state)), source,
                 facts.cost_usd, facts.input_tokens, facts.output_tokens, facts.session_id,
                 facts.last_sign_at, ticket,
             ),
@@ -193,6 +193,10 @@ class _Copying:
 
 def set_turn_state(database: Database, ticket: int, state: str, evidence: str) -> str | None:
     """Records a transition with what it rests on; the state before, or None when it was that one."""
+    # Most often it has not changed, and then nothing is locked and nothing has to reach the disk.
+    found = database.query("SELECT turn_state FROM tickets WHERE id = %s", (ticket,))
+    if not found or found[0]["turn_state"] == state:
+        return None
     with database.transaction() as cursor:
         cursor.execute("SELECT turn_state FROM tickets WHERE id = %s FOR UPDATE", (ticket,))
         row = cursor.fetchone()

@@ -1,8 +1,8 @@
 """Messages: what an operator said, and what became of it.
 
-A message is a row before it is acknowledged. It is claimed with a lease, sent once, and then
-confirmed by the worker's own evidence; a lease that ran out after the paste began is never taken
-up again, for nobody can know how much of it arrived.
+A message is a row before it is acknowledged. It is taken with a lease, sent once, and then
+confirmed by the worker's own evidence; one that was taken is never taken up again, for nobody can
+know how much of it arrived.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from orchestrator.store.db import Database, Row
 
 MAX_BODY_BYTES = 1_000_000
 LEASE_S = 300
-_CLAIM_LOCK = 0x6D63636C  # "mccl": with a ticket, the advisory lock of whoever claims
+_TAKE_LOCK = 0x6D63636C  # "mccl": with a ticket, the advisory lock of whoever takes a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,28 +104,32 @@ def tickets_waiting(database: Database) -> list[int]:
     return [int(row["ticket_id"]) for row in rows]
 
 
-def claim(database: Database, ticket: int, owner: str, *, joined: bool = False) -> list[Message]:
-    """The next queued message of a ticket, leased to `owner`; all of them with `joined`.
+def take(database: Database, ticket: int, owner: str, *, joined: bool = False) -> list[Message]:
+    """The next queued message of a ticket, leased to `owner` and marked sent; all of them with `joined`.
 
-    Urgent ones come first, then the oldest. Empty when there is none free, or one is in flight
-    (sent, neither confirmed nor given up).
+    To be called right before the first byte leaves: whoever goes away after this leaves them
+    unconfirmed. Urgent ones come first, then the oldest. Empty when there is none free, or one is in
+    flight (sent, neither confirmed nor given up).
     """
-    with database.transaction() as cursor:
-        # One at a time a ticket: FOR UPDATE alone would hand the second message to whoever waited
-        # for the first.
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_CLAIM_LOCK, ticket))
-        cursor.execute(
-            "UPDATE queued_messages SET lease_owner = %(owner)s,"
-            " lease_until = now() + make_interval(secs => %(lease)s)"
-            " WHERE id IN (SELECT id FROM queued_messages WHERE ticket_id = %(ticket)s"
-            "  AND outcome = 'queued' AND (lease_until IS NULL OR lease_until < now())"
-            "  AND NOT EXISTS (SELECT 1 FROM queued_messages o WHERE o.ticket_id = %(ticket)s"
-            "    AND o.lease_owner IS NOT NULL AND o.lease_until >= now())"
-            "  ORDER BY urgent DESC, id LIMIT %(limit)s)"
-            f" RETURNING {_COLUMNS}",
-            {"owner": owner, "lease": LEASE_S, "ticket": ticket, "limit": None if joined else 1},
-        )
-        rows = cursor.fetchall()
+    # One at a time a ticket: FOR UPDATE alone would hand the second message to whoever waited for the
+    # first. The second statement sees what was committed while the first one waited.
+    rows = database.query(
+        "SELECT pg_advisory_xact_lock(%(lock)s, %(ticket)s);"
+        "UPDATE queued_messages m SET lease_owner = %(owner)s,"
+        " lease_until = now() + make_interval(secs => %(lease)s),"
+        " outcome = 'sent', sent_at = now(), reason = '', sent_after ="
+        " (SELECT COALESCE(max(id), 0) FROM ticket_events e WHERE e.ticket_id = m.ticket_id)"
+        " WHERE id IN (SELECT id FROM queued_messages WHERE ticket_id = %(ticket)s"
+        "  AND outcome = 'queued' AND (lease_until IS NULL OR lease_until < now())"
+        "  AND NOT EXISTS (SELECT 1 FROM queued_messages o WHERE o.ticket_id = %(ticket)s"
+        "    AND o.lease_owner IS NOT NULL AND o.lease_until >= now())"
+        "  ORDER BY urgent DESC, id LIMIT %(limit)s)"
+        f" RETURNING {_COLUMNS}",
+        {
+            "lock": _TAKE_LOCK, "owner": owner, "lease": LEASE_S, "ticket": ticket,
+            "limit": None if joined else 1,
+        },
+    )  # fmt: skip
     return sorted((_from_row(row) for row in rows), key=lambda m: (not m.urgent, m.id))
 
 
@@ -136,22 +140,6 @@ def take_back(database: Database, ids: Sequence[int], owner: str) -> None:
         " lease_until = NULL WHERE id = ANY(%s) AND lease_owner = %s AND outcome = 'sent'",
         (list(ids), owner),
     )
-
-
-def mark_sent(database: Database, ids: Sequence[int], owner: str) -> bool:
-    """Before the first byte leaves. False: the lease is no longer ours, do not send."""
-    with database.transaction() as cursor:
-        cursor.execute(
-            "UPDATE queued_messages m SET outcome = 'sent', sent_at = now(), reason = '', sent_after ="
-            " (SELECT COALESCE(max(id), 0) FROM ticket_events e WHERE e.ticket_id = m.ticket_id)"
-            " WHERE id = ANY(%s) AND lease_owner = %s AND outcome = 'queued' AND lease_until > now()"
-            " RETURNING id",
-            (list(ids), owner),
-        )
-        if len(cursor.fetchall()) == len(ids):
-            return True
-        cursor.connection.rollback()
-        return False
 
 
 def is_urgent(database: Database, ticket: int) -> bool:
@@ -200,8 +188,8 @@ def settle(database: Database, ids: Sequence[int], outcome: str, reason: str = "
 def give_up_stale(database: Database, owner: str) -> list[int]:
     """Sent by a dispatcher that is gone: unconfirmed, for what arrived cannot be known.
 
-    What it had only claimed is free at once: the lease need not run out, whatever the clock does. To
-    be called by the one dispatcher there is.
+    What is leased and was not sent (by a dispatcher of an earlier version) is free at once: the lease
+    need not run out, whatever the clock does. To be called by the one dispatcher there is.
     """
     database.query(
         "UPDATE queued_messages SET lease_owner = NULL, lease_until = NULL"

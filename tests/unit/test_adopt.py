@@ -68,7 +68,7 @@ def test_it_is_taken_over_and_used(older: Database) -> None:
     tickets.update(older, 3, status="in_progress", worker_pid=5)
     message = messages.enqueue(older, 3, "and now")
     assert messages.tickets_waiting(older) == [3]
-    assert [m.id for m in messages.claim(older, 3, "me", joined=False)] == [message.id]
+    assert [m.id for m in messages.take(older, 3, "me", joined=False)] == [message.id]
     events.record(older, 3, "worker_started", pid=5)
     comments.add(older, 7, "noted")
     assert worktrees.claim(

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from orchestrator import demo_answers, demo_screen, permits, sidecar
-from orchestrator.demo_screen import Key, Keys
+from orchestrator.demo_screen import Key, Keys, Row, Screen
 from orchestrator.errors import Conflict
 from orchestrator.naming import TicketPaths
 from orchestrator.sidecar import Record
@@ -394,8 +394,9 @@ def test_one_ctrl_c_only_warns(start: Start) -> None:
     pane.hook("SessionStart")
     pane.send(b"\x03")
     pane.see("Press Ctrl-C again")
-    pane.send(b"x\x7f")
-    pane.send(b"\x03")
+    pane.send(b"x")
+    pane.see("> x")
+    pane.send(b"\x7f\x03")
     pane.see("Press Ctrl-C again")
     assert pane.process.poll() is None
 
@@ -462,6 +463,34 @@ def test_a_resize_draws_anew(start: Start) -> None:
         pane.see("\r\n" + "\u2500" * (max(columns, 20) - 1) + "\r\n")
     pane.send(b"5+5\r")
     pane.see("5 + 5 = 10")
+
+
+def test_nothing_is_drawn_where_nothing_is_new() -> None:
+    """Each look of the loop would be a frame through tmux, the log and every page otherwise."""
+    master, slave = pty.openpty()
+    with Screen(slave, slave) as screen:
+
+        def drawn() -> bytes:
+            screen.draw()
+            found = b""
+            while select.select([master], [], [], 0.05)[0]:
+                found += os.read(master, 65536)
+            return found
+
+        assert drawn()
+        assert drawn() == b""
+        screen.box = "typed"
+        assert b"typed" in drawn()
+        assert drawn() == b""
+        screen.add(Row("said"))
+        assert b"said" in drawn()
+        assert drawn() == b""
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 50, 0, 0))
+        assert drawn()
+        screen.redraw()
+        assert b"said" in drawn()
+    os.close(master)
+    os.close(slave)
 
 
 def test_it_ends_with_its_terminal(tmp_path: Path) -> None:

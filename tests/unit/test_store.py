@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg2.errors
 import pytest
 
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, NoSuchTicket, Unavailable
@@ -109,28 +110,27 @@ def test_what_no_terminal_should_get_is_refused(database: Database, body: str) -
     assert messages.of_ticket(database, ticket) == []
 
 
-def test_a_message_is_claimed_by_one(database: Database) -> None:
+def test_a_message_is_taken_by_one(database: Database) -> None:
     """Twenty dispatchers ask at once: one gets the oldest, nobody the next before that is settled."""
     ticket = make(database)
     first, second = (messages.enqueue(database, ticket, text).id for text in ("one", "two"))
     with ThreadPoolExecutor(20) as pool:
-        got = list(pool.map(lambda n: messages.claim(database, ticket, f"d{n}"), range(20)))
-    claimed = [m for found in got for m in found]
-    assert [m.id for m in claimed] == [first]
-    owner = f"d{got.index(claimed)}"
-    assert not messages.mark_sent(database, [first], "somebody else")
-    assert messages.mark_sent(database, [first], owner)
-    assert messages.claim(database, ticket, "d0") == []
+        got = list(pool.map(lambda n: messages.take(database, ticket, f"d{n}"), range(20)))
+    taken = [m for found in got for m in found]
+    assert [m.id for m in taken] == [first]
+    assert [m.outcome for m in taken] == ["sent"]
+    messages.take_back(database, [first], "somebody else")  # whose it is not
+    assert messages.get(database, first).outcome == "sent"  # type: ignore[union-attr]
+    assert messages.take(database, ticket, "d0") == []
     messages.settle(database, [first], "confirmed")
-    assert [m.id for m in messages.claim(database, ticket, "d0")] == [second]
+    assert [m.id for m in messages.take(database, ticket, "d0")] == [second]
 
 
 def test_what_was_being_sent_is_never_sent_again(database: Database) -> None:
     """A dispatcher that died in between leaves `unconfirmed`, and the next message may go."""
     ticket = make(database)
     first, second = (messages.enqueue(database, ticket, text).id for text in ("one", "two"))
-    assert messages.claim(database, ticket, "dead")
-    assert messages.mark_sent(database, [first], "dead")
+    assert messages.take(database, ticket, "dead")
     assert messages.give_up_stale(database, "alive") == [first]
     assert messages.give_up_stale(database, "alive") == []
     outcomes = {m.id: m.outcome for m in messages.of_ticket(database, ticket)}
@@ -139,15 +139,16 @@ def test_what_was_being_sent_is_never_sent_again(database: Database) -> None:
     assert messages.get(database, first).outcome == "unconfirmed"  # type: ignore[union-attr]
 
 
-def test_what_a_dead_dispatcher_had_only_claimed_is_free_at_once(database: Database) -> None:
+def test_what_an_older_dispatcher_had_only_claimed_is_free_at_once(database: Database) -> None:
     """Nothing of it was sent: the next dispatcher takes it, whatever the clock says of the lease."""
     ticket = make(database)
     first = messages.enqueue(database, ticket, "one").id
-    assert messages.claim(database, ticket, "dead")
-    database.query("UPDATE queued_messages SET lease_until = now() + interval '1 hour'")
-    assert not messages.claim(database, ticket, "alive")
+    database.query(
+        "UPDATE queued_messages SET lease_owner = 'dead', lease_until = now() + interval '1 hour'"
+    )
+    assert not messages.take(database, ticket, "alive")
     assert messages.give_up_stale(database, "alive") == []
-    assert [m.id for m in messages.claim(database, ticket, "alive")] == [first]
+    assert [m.id for m in messages.take(database, ticket, "alive")] == [first]
 
 
 def test_what_came_of_a_message_is_behind_it(database: Database) -> None:
@@ -155,8 +156,7 @@ def test_what_came_of_a_message_is_behind_it(database: Database) -> None:
     ticket = make(database)
     events.record(database, ticket, "turn_end", n=0)
     message = messages.enqueue(database, ticket, "one").id
-    assert messages.claim(database, ticket, "me")
-    assert messages.mark_sent(database, [message], "me")
+    assert messages.take(database, ticket, "me")
     database.query("UPDATE ticket_events SET at = at + interval '1 hour'")  # the clock was set back
     events.record(database, ticket, "user_prompt", n=1)
     events.record(database, ticket, "turn_end", n=2)
@@ -214,6 +214,19 @@ def test_rows_have_the_names_of_their_columns(database: Database) -> None:
             kept.itersize = 2
             kept.execute(numbers)
             assert [kept.fetchone(), *kept] == expected
+
+
+def test_what_is_sent_at_once_is_all_or_nothing(database: Database) -> None:
+    """Also on the connection that the next transaction gets, which is one again."""
+    ticket = make(database)
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        database.query("UPDATE tickets SET title = 'changed'; SELECT 1/0")
+    assert tickets.get(database, ticket).title == "t"
+    database.query("SELECT 1")
+    with pytest.raises(ZeroDivisionError), database.transaction() as cursor:
+        cursor.execute("UPDATE tickets SET title = 'changed'")
+        raise ZeroDivisionError
+    assert tickets.get(database, ticket).title == "t"
 
 
 def test_only_so_many_transactions_at_a_time(
