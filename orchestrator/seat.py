@@ -65,7 +65,7 @@ class Seat:
             self._server.paste(ticket, text)
             return
         try:
-            self._control.paste(ticket, text, once=True)
+            self._control.paste(ticket, text)
         except Conflict as error:
             raise Unavailable(error.message) from None
 
@@ -76,6 +76,6 @@ class Seat:
             Unavailable: they may have got there, or not.
         """
         try:
-            self._control.keys(ticket, data, once=True)
+            self._control.keys(ticket, data)
         except Conflict as error:
             raise Unavailable(error.message) from None

@@ -77,14 +77,15 @@ class Control:
         self._peer: socket.socket | None = None
         self._read = b""
 
-    def keys(self, ticket: int, data: bytes, *, once: bool = False) -> None:
+    def keys(self, ticket: int, data: bytes) -> None:
         """Types bytes exactly as they are; copy mode, which would swallow them, is left first.
 
-        With `once` they are not typed again where nobody knows whether they were.
+        Once: where the client ends in the middle nobody knows whether they were.
 
         Raises:
             InvalidInput: none, or too many.
             Conflict: the ticket has no session.
+            Unavailable: they may have got there, or not.
         """
         if not 0 < len(data) <= MAX_KEYS_BYTES:
             raise InvalidInput(
@@ -96,11 +97,11 @@ class Control:
             # -F of if-shell asks a format, no shell
             f"if-shell -F -t {target} '#{{pane_in_mode}}' 'send-keys -t {target} -X cancel'",
             f"send-keys -t {target} -H {data.hex(' ')}",
-            once=once,
+            once=True,
         )
 
-    def paste(self, ticket: int, text: str, *, once: bool = False) -> None:
-        """Pastes text, bracketed where the program asked for that. No Enter. `once` as in `keys`.
+    def paste(self, ticket: int, text: str) -> None:
+        """Pastes text, bracketed where the program asked for that. No Enter. Once, as keys.
 
         Control characters other than newline, return and tab are left out: ESC[201~ would end the
         paste and have the rest taken for keys.
@@ -118,7 +119,7 @@ class Control:
             f"if-shell -F -t {target} '#{{pane_in_mode}}' 'send-keys -t {target} -X cancel'",
             f'set-buffer -b {buffer} -- "{octal}"',
             f"paste-buffer -p -r -d -b {buffer} -t {target}",
-            once=once,
+            once=True,
         )
 
     def pane(self, ticket: int, form: str) -> str:
