@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator import terminal
 from orchestrator.cli_common import NUMBER, open_database, print_json, print_table, reports_errors
 from orchestrator.config import Config
 from orchestrator.errors import Conflict, InvalidInput
@@ -258,17 +259,27 @@ def reopen(number: int, start_it: bool) -> None:
 
 @click.command()
 @click.option("--yes", "do_it", is_flag=True, help="Do it; without, only say what would be done.")
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Only say what would be done.  [default: unless --yes]"
+)
 @click.option("--idle-days", type=click.IntRange(0, 36500), help="[default: [archive] idle_days]")
 @click.option("--json", "as_json", is_flag=True, help="An array.")
 @reports_errors
-def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
-    """Put away what is no longer used: quiet tickets, worktrees of closed ones."""
+def gc(do_it: bool, dry_run: bool, idle_days: int | None, as_json: bool) -> None:
+    """Put away what is no longer used: quiet tickets, worktrees of closed ones.
+
+    BYTES is what it takes on the disk before; of a ticket that is closed the archive stays.
+    """
     from orchestrator import gc as collecting
     from orchestrator import progress
+    from orchestrator.store import tickets
 
+    if do_it and dry_run:
+        raise InvalidInput("Give one of --yes and --dry-run.")
     config, database = open_database()
     found: list[collecting.Candidate] = []
-    with progress.shown("looking through the tickets", quiet=as_json):
+    total = len(tickets.list_all(database, closed=True))
+    with progress.shown("looking through the tickets", total, quiet=as_json) as advance:
         found += collecting.collect(
             config,
             database,
@@ -276,6 +287,7 @@ def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
             running_pids=_running_pids,
             do_it=do_it,
             idle_days=idle_days,
+            advance=advance,
         )
     for candidate in found:
         if candidate.done and candidate.what == "close":
@@ -285,12 +297,22 @@ def gc(do_it: bool, idle_days: int | None, as_json: bool) -> None:
         return
     rows = [
         [str(c.ticket), c.what, "done" if c.done else "kept" if c.kept_because else "would be done",
-         c.kept_because or c.why, c.title]
+         "-" if c.size_bytes is None else str(c.size_bytes), c.kept_because or c.why, c.title]
         for c in found
     ]  # fmt: skip
-    print_table(["ID", "WHAT", "RESULT", "WHY", "TITLE"], rows)
-    if sys.stdout.isatty() and not do_it and any(not c.kept_because for c in found):
-        click.echo("Do it: ticketctl gc --yes")
+    print_table(["ID", "WHAT", "RESULT", "BYTES", "WHY", "TITLE"], rows)
+    if not sys.stdout.isatty():
+        return
+    going = [c for c in found if not c.kept_because]
+    size = terminal.size(sum(c.size_bytes or 0 for c in going))
+    if not found:
+        click.echo("Nothing to put away.")
+    elif do_it:
+        click.echo(f"{len(going)} of {len(found)} done, {size}.")
+    else:
+        click.echo(f"{len(going)} of {len(found)} would be done, {size}.")
+        if going:
+            click.echo("Do it: ticketctl gc --yes")
 
 
 @click.command()

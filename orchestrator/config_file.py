@@ -6,7 +6,9 @@ what it took is gone through once more, for line and column alone.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ _STRING = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _BARE = re.compile(r"[^,\]}#\n]+")
+_PAIR = re.compile(r"(\s*)([^=\[\]]+)=")
+_TWICE = re.compile(r"Cannot declare \((.*)\) twice")
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -58,10 +62,13 @@ def files_of(folder: Path) -> list[Path]:
     """
     try:
         names = [p for p in (folder / "conf.d").iterdir() if p.suffix == ".toml"]
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         names = []
     except OSError as error:
-        raise ConfigError(f"{folder / 'conf.d'} cannot be read: {error.strerror}.") from None
+        raise ConfigError(
+            f"{folder / 'conf.d'} cannot be read: {error.strerror}.",
+            hint=f"It is a folder of files NAME.toml. What it is now: ls -ld {folder / 'conf.d'}",
+        ) from None
     if len(names) > MAX_DROP_INS:
         raise ConfigError(
             f"{folder / 'conf.d'} holds more than {MAX_DROP_INS} files.", hint="Put some into one."
@@ -76,17 +83,16 @@ def read(path: Path) -> File | None:
     Raises:
         ConfigError: with file, line and column.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
+    data = _bytes(path)
+    if data is None:
         return None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is longer than {MAX_BYTES} bytes.")
+        raise ConfigError(
+            f"{path} is longer than {MAX_BYTES} bytes.", hint="That is no configuration of ours."
+        )
     try:
-        text = data.decode("utf-8").replace("\r\n", "\n")
+        # some editors begin a file with a mark of its encoding
+        text = data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
         raw = tomllib.loads(text)
     except UnicodeDecodeError as error:
         line, column = _line_and_column(data[: error.start].decode("utf-8"), error.start)
@@ -104,12 +110,43 @@ def read(path: Path) -> File | None:
     )
 
 
+def _bytes(path: Path) -> bytes | None:
+    try:
+        # a pipe that somebody put there would have us wait for its writer
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError(f"{path} is no file.", hint=f"Look what it is: ls -ld {path}")
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        if path.is_symlink():  # somebody wanted settings there, and would not get them
+            raise ConfigError(
+                f"{path} leads to {os.readlink(path)}, which is not there.",
+                hint="Put that file back, or remove the link.",
+            ) from None
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}.", hint=f"Whose it is: ls -ld {path}"
+        ) from None
+
+
 def _with_place(path: Path, text: str, message: str) -> str:
     match = _AT.search(message)
     if match is None:
         return f"{path}: {message}."
-    line, column = match.groups() if match[1] else _line_and_column(text, len(text))
-    return f"{path}:{line}:{column}: {message[: match.start()]}."
+    found = (int(match[1]), int(match[2])) if match[1] else _line_and_column(text, len(text))
+    line, column = found
+    said = message[: match.start()]
+    key = _PAIR.match(text.split("\n")[line - 1])
+    if said == "Cannot overwrite a value" and key:
+        said, column = f"{key[2].strip()} is set a second time", len(key[1]) + 1
+    elif twice := _TWICE.fullmatch(said):
+        names = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        said, column = f"[{names}] stands there a second time", 1
+    elif said == "Illegal character '\\n'":
+        said = "The string does not end on its line"
+    return f"{path}:{line}:{column}: {said}."
 
 
 def _line_and_column(text: str, at: int) -> tuple[int, int]:

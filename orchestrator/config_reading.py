@@ -58,9 +58,13 @@ class Reading:
         self.files.append(file.path)
         for name, raw in file.raw.items():
             where = file.where(name)
-            if not self._is_known(where, "table", name, {*TABLES, "drivers"}):
+            homes = [t for t, kind in TABLES.items() if name in {f.name for f in fields(kind)}]
+            if homes and not isinstance(raw, Mapping):
+                hint = f"Put it below {' or '.join(f'[{t}]' for t in homes)}."
+                self.problems.append(ConfigError(f"{where}: {name} stands in no table.", hint=hint))
+            elif not self._is_known(where, "table", name, {*TABLES, "drivers"}):
                 continue
-            if not isinstance(raw, Mapping):
+            elif not isinstance(raw, Mapping):
                 hint = "Write [drivers.NAME]." if name == "drivers" else f"Write [{name}]."
                 self.problems.append(ConfigError(f"{where}: {name} is a table.", hint=hint))
             elif name == "drivers":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import config as configuration
-from orchestrator import diff, doctor_services, finish, pipes, systemd, tmux
+from orchestrator import diff, disk, doctor_services, finish, pipes, systemd, tmux
 from orchestrator.config import Config
 from orchestrator.errors import TicketError
 from orchestrator.naming import unit_name
@@ -33,7 +32,6 @@ from orchestrator.store.worktrees import Place
 MEASURE_EVERY = timedelta(minutes=10)  # a large tree takes seconds
 TELL_EVERY = timedelta(hours=1)  # of a ticket that goes on crashing
 SETTLED = timedelta(seconds=10)  # since its start, a ticket's pipe is what it will be
-DU_TIMEOUT_S = 60
 GIT_TIMEOUT_S = 20
 MAX_SCREEN_CHARS = 20_000
 _SESSION = re.compile(r"ticket-([1-9][0-9]{0,8})", re.ASCII)
@@ -137,7 +135,7 @@ def _worktree(
         or size is None
         or datetime.now(UTC) - place.measured_at > MEASURE_EVERY
     ):
-        size = disk_bytes(path)
+        size = disk.size_bytes([path])
     worktrees.measured(database, place.ticket_id, disk_bytes=size, git_state=state)
     return {
         "ticket": place.ticket_id, "disk_bytes": size, "git": state.get("text", "?"), "state": state,
@@ -176,21 +174,6 @@ def _git_state(place: Place, ticket: Ticket | None) -> dict[str, Any]:
     except TicketError as error:
         return {"error": error.message, "text": "?"}
     return {**asdict(found), "text": found.text}
-
-
-def disk_bytes(folder: Path) -> int | None:
-    """What a folder takes on the disk; None when that takes too long to say."""
-    try:
-        done = subprocess.run(
-            ["du", "-sxk", "--", str(folder)],
-            capture_output=True,
-            check=False,
-            timeout=DU_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    head = done.stdout.split(b"\t", 1)[0]
-    return int(head) << 10 if head.isdigit() else None
 
 
 def _logs(config: Config, known: list[Ticket], warnings: Warnings) -> Iterator[tuple[str, int]]:

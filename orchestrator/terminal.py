@@ -74,6 +74,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> l
     ]
 
 
+def size(count_bytes: int) -> str:
+    """In the unit a person would take, of powers of 1024."""
+    amount, units = float(count_bytes), ["bytes", "KiB", "MiB", "GiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount /= 1024
+        units.pop(0)
+    return f"{amount:.0f} {units[0]}" if units[0] == "bytes" else f"{amount:.1f} {units[0]}"
+
+
 def columns() -> int:
     """Of the terminal, or COLUMNS; 80 where nobody knows."""
     return _size().columns

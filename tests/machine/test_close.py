@@ -108,8 +108,10 @@ def test_gc_says_first_and_does_it_then(product: Product) -> None:
     """Quiet tickets are closed, running ones are left."""
     running, quiet = demo(product), demo(product)
     product.ctl("stop", str(quiet))
-    first = json.loads(product.ctl("gc", "--idle-days", "0", "--json").stdout)
-    assert quiet in [c["ticket"] for c in first]
+    first = json.loads(product.ctl("gc", "--dry-run", "--idle-days", "0", "--json").stdout)
+    assert next(c for c in first if c["ticket"] == quiet)["size_bytes"] > 0
+    assert first == json.loads(product.ctl("gc", "--idle-days", "0", "--json").stdout)
+    assert product.ctl("gc", "--dry-run", "--yes", check=False).returncode == 2
     assert running not in [c["ticket"] for c in first]
     assert product.show(quiet)["status"] == "open"
     done = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -354,19 +355,42 @@ def test_a_limit_is_set_at_once(product: Product) -> None:
     assert product.ctl("set", str(number), "TasksMax=5", check=False).returncode == 5
 
 
-def test_the_example_can_be_applied(product: Product) -> None:
-    """examples/board as it is, twice."""
-    example: Path = REPOSITORY / "examples/board"
-    product.machine.sh(f"mkdir -p {HOME}/example")
+@pytest.mark.parametrize("folder", sorted(p.name for p in (REPOSITORY / "examples").iterdir()))
+def test_the_example_can_be_applied(product: Product, folder: str) -> None:
+    """As it is, twice: what is to run runs and answers, systemd has the timers, bounds and hooks it asks for."""
+    example: Path = REPOSITORY / "examples" / folder
     for file in example.iterdir():
         product.machine.run(
-            ["sh", "-c", f"cat > {HOME}/example/{file.name}"],
+            ["sh", "-c", f"mkdir -p {HOME}/examples/{folder}; cat > {HOME}/examples/{folder}/{file.name}"],
             input=file.read_text(encoding="utf-8"),
-        )
-    numbers = apply(product, f"{HOME}/example")
-    assert sorted(numbers) == ["build", "docs", "nightly"]
-    assert not differs(product, f"{HOME}/example")
-    product.machine.wait_for(lambda: product.hooks(numbers["docs"], "Stop"), what="an answer")
+        )  # fmt: skip
+    path = f"{HOME}/examples/{folder}"
+    board = tomllib.loads((example / "board.toml").read_text(encoding="utf-8"))
+    numbers = apply(product, path)
+    assert numbers.keys() == board["tickets"].keys()
+    assert not differs(product, path)
+    for name, table in board["tickets"].items():
+        wanted, number = board["defaults"] | table, numbers[name]
+        got = props(
+            product, f"ticket@{number}", "ActiveState", "MemoryMax", "TasksMax", "CPUWeight",
+            "RuntimeMaxUSec", "OnFailure", "After", "Requires",
+        )  # fmt: skip
+        runs = wanted.get("state") == "running"
+        assert got["ActiveState"] == ("active" if runs else "inactive"), name
+        assert got["MemoryMax"] == str(int(wanted["MemoryMax"][:-1]) << 30), name
+        assert got["TasksMax"] == str(wanted["TasksMax"]), name
+        if "CPUWeight" in wanted:
+            assert got["CPUWeight"] == str(wanted["CPUWeight"]), name
+        assert (got["RuntimeMaxUSec"] != "infinity") == ("RuntimeMaxSec" in wanted), name
+        watcher = wanted.get("on_failure") or None
+        assert got["OnFailure"] == (f"ticket@{numbers[watcher]}.service" if watcher else ""), name
+        for key, edge in (("after", "After"), ("requires", "Requires")):
+            for other in table.get(key, []):
+                assert f"ticket@{numbers[other]}.service" in got[edge].split(), (name, edge)
+        timer = props(product, f"ticket@{number}.timer", "ActiveState", "NextElapseUSecRealtime")
+        assert (timer["ActiveState"] == "active") == ("schedule" in table), (name, timer)
+        if runs:
+            product.machine.wait_for(lambda n=number: product.hooks(n, "Stop"), what="an answer")
 
 
 def test_a_long_chain_is_read_in_time(product: Product) -> None:

@@ -278,12 +278,19 @@ def test_gc_closes_what_was_quiet_and_says_so_first(
         )  # fmt: skip
         return {c.ticket: c for c in found}
 
+    (quiet_path / "big.ignored").write_bytes(b"x" * (3 << 20))
+    log = config.ticket_paths(quiet.id).pane_log_path
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"y" * (2 << 20))
     first = collect(do_it=False)
     assert set(first) == {quiet.id, dirty.id}
+    assert 5 << 20 <= (first[quiet.id].size_bytes or 0) < 6 << 20
     assert quiet_path.exists()
     assert stopped == []
     second = collect(do_it=True)
     assert second[quiet.id].done
+    assert second[quiet.id].size_bytes == first[quiet.id].size_bytes
+    assert not log.exists()
     assert "new" in second[dirty.id].kept_because
     assert not quiet_path.exists()
     assert dirty_path.exists()

@@ -153,6 +153,11 @@ PLACED = [
     ("[tmux]\nrows = \n", "config.toml:2:8: Invalid value"),
     ("[tmux]\r\n\r\nrows = true\r\n", "config.toml:3:1: tmux.rows"),
     ('[tmux]\nrows = """', "config.toml:2:11: "),
+    ("[tmux]\nrows = 20\n rows = 30\n", "config.toml:3:2: rows is set a second time."),
+    ("rows = 30\n", "config.toml:1:1: rows stands in no table."),
+    ("[tmux]\n[tmux]\n", "config.toml:2:1: [tmux] stands there a second time."),
+    ('[tmux]\nsocket = "x\n', "config.toml:2:12: The string does not end on its line."),
+    ("\ufeff[tmux]\nrows = true\n", "config.toml:2:1: tmux.rows is a whole number"),
 ]
 
 
@@ -224,6 +229,48 @@ def test_not_utf8_is_said_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / ".config/mission-control/config.toml"
     path.write_bytes(b"[tmux]\n# \xe4\n")
     with pytest.raises(ConfigError, match=r"config\.toml:2:3: that is not UTF-8"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("folder", "cannot be read: Is a directory"),
+        ("dangling", "leads to /nowhere/at/all, which is not there"),
+        ("loop", "Too many levels of symbolic links"),
+        ("pipe", "is no file"),
+        ("zeros", ":1:1: "),
+        ("huge", "is longer than 1048576 bytes"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.toml", "conf.d/10.toml"])
+def test_what_is_no_file_of_ours_is_an_error_and_no_default(
+    tmp_path: Path, name: str, what: str, said: str
+) -> None:
+    """Settings that somebody meant to be in force are not left out in silence, and nothing waits."""
+    path = tmp_path / ".config/mission-control" / name
+    path.parent.mkdir(parents=True)
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what in {"dangling", "loop"}:
+        path.symlink_to("/nowhere/at/all" if what == "dangling" else path)
+    else:
+        path.write_bytes(b"\0" * 100 if what == "zeros" else b"#" * ((1 << 20) + 1))
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    assert caught.value.message.startswith(str(path))
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_file_in_the_place_of_conf_d_is_said(tmp_path: Path) -> None:
+    """Not taken for none."""
+    path = tmp_path / ".config/mission-control/conf.d"
+    path.parent.mkdir(parents=True)
+    path.write_text("[tmux]\n")
+    with pytest.raises(ConfigError, match=r"conf\.d cannot be read: Not a directory"):
         load(tmp_path)
 
 
