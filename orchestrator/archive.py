@@ -17,10 +17,12 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.errors import ConfigError, Unavailable
+from orchestrator.progress import SILENT, Advance, Meter
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 64 << 20
@@ -40,18 +42,25 @@ class Packed:
 class _Hashed:
     """A file that is read once, up to a length, and hashed on the way."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
+    def __init__(self, file: IO[bytes], size: int, advance: Advance) -> None:
         self._file, self._left, self.digest = file, size, hashlib.sha256()
+        self._advance = advance
 
     def read(self, count: int = -1) -> bytes:
         data = self._file.read(min(count if count >= 0 else self._left, self._left))
         self._left -= len(data)
         self.digest.update(data)
+        self._advance(len(data))
         return data
 
 
 def pack(
-    target: Path, texts: Mapping[str, str], files: Mapping[str, Path], facts: Mapping[str, Any]
+    target: Path,
+    texts: Mapping[str, str],
+    files: Mapping[str, Path],
+    facts: Mapping[str, Any],
+    *,
+    meter: Meter = SILENT,
 ) -> Packed:
     """Writes an archive, syncs it, and reads it again; nothing stays when that fails.
 
@@ -61,6 +70,7 @@ def pack(
         files: name in the archive to a regular file or a symbolic link. A file that grows meanwhile
             is taken up to the length it had.
         facts: what the manifest says besides.
+        meter: told of the bytes of the files, each twice: read into it, and read again out of it.
 
     Raises:
         ConfigError: zstd is missing, the disk is full, a file cannot be read.
@@ -70,10 +80,11 @@ def pack(
     partial = target.with_name(f".{target.name}.partial")
     try:
         with open(partial, "wb", opener=_private) as out:
-            members = _write(out, texts, files, facts)
+            meter.expect(2 * sum(_length(path) for path in files.values()))
+            members = _write(out, texts, files, facts, meter)
             out.flush()
             os.fsync(out.fileno())
-        found = verify(partial)
+        found = verify(partial, advance=meter)
         if found["members"] != members:
             raise Unavailable(f"{target} was written, and reads otherwise: nothing was removed.")
         os.link(partial, target)  # unlike rename, it never replaces one
@@ -93,6 +104,13 @@ def pack(
     return Packed(target, target.stat().st_size, digest, found)
 
 
+def _length(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return 0
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
@@ -106,7 +124,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _write(
-    out: IO[bytes], texts: Mapping[str, str], files: Mapping[str, Path], facts: Mapping[str, Any]
+    out: IO[bytes],
+    texts: Mapping[str, str],
+    files: Mapping[str, Path],
+    facts: Mapping[str, Any],
+    advance: Advance,
 ) -> dict[str, dict[str, Any]]:
     members: dict[str, dict[str, Any]] = {}
     with _zstd(["-q", "-c", "-T0", "-5"], stdout=out) as process:
@@ -119,7 +141,7 @@ def _write(
                 for name, text in texts.items():
                     members[name] = _add_text(tar, name, text)
                 for name, path in files.items():
-                    members[name] = _add_file(tar, name, path)
+                    members[name] = _add_file(tar, name, path, advance)
                 _add_text(tar, MANIFEST, json.dumps({**facts, "members": members}, indent=1))
         except BrokenPipeError:
             pass  # zstd says why
@@ -134,7 +156,7 @@ def _add_text(tar: tarfile.TarFile, name: str, text: str) -> dict[str, Any]:
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _add_file(tar: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
+def _add_file(tar: tarfile.TarFile, name: str, path: Path, advance: Advance) -> dict[str, Any]:
     info = tarfile.TarInfo(name)
     if path.is_symlink():
         info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
@@ -146,7 +168,7 @@ def _add_file(tar: tarfile.TarFile, name: str, path: Path) -> dict[str, Any]:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path} is no regular file.")
         info.size, info.mode, info.mtime = status.st_size, status.st_mode & 0o777, status.st_mtime
-        source = _Hashed(file, status.st_size)
+        source = _Hashed(file, status.st_size, advance)
         tar.addfile(info, source)
     return {"size": info.size, "sha256": source.digest.hexdigest()}
 
@@ -175,9 +197,20 @@ def _zstd(args: list[str], **kwargs: Any) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[tarfile.TarFile]:
+def _followed(file: FileIO, meter: Meter) -> Iterator[None]:
+    """zstd has the same open file as we do: how far it has read is where ours stands."""
+    meter.follow(file.tell)
+    try:
+        yield
+    finally:
+        meter.follow(None)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, meter: Meter) -> Iterator[tarfile.TarFile]:
     with (
-        path.open("rb") as file,
+        path.open("rb", buffering=0) as file,
+        _followed(file, meter),
         _zstd(["-d", "-q", "-c"], stdin=file, stdout=subprocess.PIPE) as process,
     ):
         try:
@@ -190,15 +223,20 @@ def _reading(path: Path) -> Iterator[tarfile.TarFile]:
             pass
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: Path, *, meter: Meter = SILENT, advance: Advance = SILENT) -> dict[str, Any]:
     """Reads an archive to its end and compares every member with the manifest; the manifest.
+
+    Args:
+        path: the archive.
+        meter: asks meanwhile how many bytes of the archive were read.
+        advance: told of the bytes of its members.
 
     Raises:
         ConfigError: it is not whole, or not what its manifest says.
     """
     members: dict[str, dict[str, Any]] = {}
     manifest: dict[str, Any] | None = None
-    with _reading(path) as tar:
+    with _reading(path, meter) as tar:
         for info in tar:
             if info.issym():
                 members[info.name] = {"link": info.linkname}
@@ -212,6 +250,7 @@ def verify(path: Path) -> dict[str, Any]:
             digest = hashlib.sha256()
             while data := file.read(_BLOCK):
                 digest.update(data)
+                advance(len(data))
             members[info.name] = {"size": info.size, "sha256": digest.hexdigest()}
     if manifest is None or manifest.get("members") != members:
         raise ConfigError(f"{path} is not what its manifest says.")
@@ -219,7 +258,11 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def unpack(
-    path: Path, place_of: Callable[[str], tuple[Path, str] | None], *, replace: bool = False
+    path: Path,
+    place_of: Callable[[str], tuple[Path, str] | None],
+    *,
+    replace: bool = False,
+    meter: Meter = SILENT,
 ) -> list[str]:
     """Brings members back; the names of those that were.
 
@@ -230,13 +273,17 @@ def unpack(
         path: the archive.
         place_of: a member's name to a folder and a path below it, or None for what stays inside.
         replace: what is there goes, when it is a file or a link.
+        meter: told of the bytes of the archive, twice: read to its end, then read to be unpacked.
 
     Raises:
         ConfigError: the archive is gone or not whole, or there is no space.
     """
-    verify(path)
+    size = path.stat().st_size if path.exists() else 0
+    meter.expect(2 * size)
+    verify(path, meter=meter)
+    meter(size)
     done: list[str] = []
-    with _reading(path) as tar:
+    with _reading(path, meter) as tar:
         for info in tar:
             wanted = None if info.name == MANIFEST else place_of(info.name)
             if wanted is None:

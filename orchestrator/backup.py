@@ -22,6 +22,7 @@ from pathlib import Path
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, Unavailable
 from orchestrator.postgres import DATABASE, Server
+from orchestrator.progress import SILENT, Meter
 
 TIMEOUT_S = 1800
 LOCK_TIMEOUT_S = 60  # for a table that somebody changes just now
@@ -50,8 +51,13 @@ def listed(folder: Path) -> list[Backup]:
     return sorted(found, key=lambda backup: backup.made_at)
 
 
-def make(config: Config, server: Server, *, database: str = DATABASE) -> tuple[Backup, list[Path]]:
+def make(
+    config: Config, server: Server, *, database: str = DATABASE, meter: Meter = SILENT
+) -> tuple[Backup, list[Path]]:
     """Dumps, reads the dump again, and only then removes what is older than the newest `keep`.
+
+    `meter` is told of bytes: those written, of which nobody knows how many there will be, and then those
+    read again.
 
     Returns the backup, and what was removed.
 
@@ -68,8 +74,8 @@ def make(config: Config, server: Server, *, database: str = DATABASE) -> tuple[B
         path = folder / f"mission-control-{now.strftime(_STAMP)}Z.dump"
         partial = path.with_name(f".{path.name}.partial")
         try:
-            _dump(server, database, partial)
-            verify(partial, server.programs)
+            _dump(server, database, partial, meter)
+            verify(partial, server.programs, meter=meter)
             partial.rename(path)
             _sync(folder, os.O_DIRECTORY)
         finally:
@@ -101,7 +107,7 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _dump(server: Server, database: str, target: Path) -> None:
+def _dump(server: Server, database: str, target: Path, meter: Meter = SILENT) -> None:
     argv = [
         str(server.programs / "pg_dump"), "--format=custom", "--no-password",
         f"--lock-wait-timeout={LOCK_TIMEOUT_S}s", "--dbname", server.dsn(database),
@@ -109,7 +115,12 @@ def _dump(server: Server, database: str, target: Path) -> None:
     try:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as out:
-            done = _run(argv, stdout=fd)
+            meter.expect(0)
+            meter.follow(lambda: os.fstat(fd).st_size)
+            try:
+                done = _run(argv, stdout=fd)
+            finally:
+                meter.follow(None)
             if not done.returncode:
                 os.fsync(out.fileno())
     except OSError as error:
@@ -132,7 +143,19 @@ def _no_space(target: Path, said: str) -> ConfigError:
     )
 
 
-def verify(path: Path, programs: Path) -> str:
+@contextmanager
+def read_from(path: Path, meter: Meter) -> Iterator[int]:
+    """A descriptor for a program's standard input: how far it has read is where it stands, for both of us."""
+    with path.open("rb", buffering=0) as file:
+        meter.expect(os.fstat(file.fileno()).st_size)
+        meter.follow(file.tell)
+        try:
+            yield file.fileno()
+        finally:
+            meter.follow(None)
+
+
+def verify(path: Path, programs: Path, *, meter: Meter = SILENT) -> str:
     """Reads a backup to its end; the release of the server it was taken from.
 
     Raises:
@@ -143,17 +166,20 @@ def verify(path: Path, programs: Path) -> str:
     if told.returncode or _NEEDED not in told.stdout:
         why = _last_line(told) if told.returncode else "the table of tickets is not in it"
         raise InvalidInput(f"{path} is no backup of Mission Control: {why}.")
-    read = _run([str(programs / "pg_restore"), "--file=/dev/null", "--", str(path)])
+    with read_from(path, meter) as stdin:
+        read = _run([str(programs / "pg_restore"), "--file=/dev/null"], stdin=stdin)
     if read.returncode:
         raise InvalidInput(f"{path} is damaged: {_last_line(read)}.", hint="ticketctl restore")
     release = re.search(rb"Dumped from database version: ([0-9.]+)", told.stdout)
     return release[1].decode() if release else "?"
 
 
-def _run(argv: list[str], *, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    argv: list[str], *, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, check=False,
+            argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, check=False,
             timeout=TIMEOUT_S, env={**os.environ, "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
     except FileNotFoundError:
@@ -175,4 +201,4 @@ def _sync(path: Path, how: int = 0) -> None:
         os.close(fd)
 
 
-__all__ = ["Backup", "listed", "make", "verify"]
+__all__ = ["Backup", "listed", "make", "read_from", "verify"]

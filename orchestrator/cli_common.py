@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import wraps
@@ -108,12 +108,17 @@ def print_json(value: Any, *, compact: bool = False) -> None:
     )
 
 
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """For people, as wide as the terminal; tab-separated without a head when piped."""
+def print_table(head: list[str], rows: list[list[str]], *, first_to_go: Sequence[str] = ()) -> None:
+    """For people, as wide as the terminal; tab-separated without a head when piped, and all of it.
+
+    Columns of `first_to_go` are left out where the terminal is too narrow.
+    """
     if not sys.stdout.isatty():
         click.echo("".join(f"{tabbed(row)}\n" for row in rows), nl=False)
         return
-    for number, line in enumerate(terminal.table(head, rows, terminal.columns())):
+    for number, line in enumerate(
+        terminal.table(head, rows, terminal.columns(), first_to_go=first_to_go)
+    ):
         click.echo(click.style(line, bold=True) if number == 0 else line)
 
 

@@ -40,8 +40,9 @@ def backup(as_json: bool) -> None:
 
     config = _embedded()
     doctor_services.leave_copy(config)
-    with progress.shown("dumping the database, and reading the dump again", quiet=as_json):
-        made, removed = backups.make(config, postgres.embedded(config))
+    label = "dumping the database, and reading the dump again"
+    with progress.shown(label, quiet=as_json) as meter:
+        made, removed = backups.make(config, postgres.embedded(config), meter=meter)
     if as_json:
         print_json(
             {"path": str(made.path), "made_at": made.made_at, "size_bytes": made.size_bytes,
@@ -78,7 +79,7 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
     with (
         restoring.alone(config),
         UserManager() as manager,
-        progress.shown("restoring", quiet=as_json),
+        progress.shown("restoring", quiet=as_json) as meter,
     ):
         running = restoring.workers(manager)
         if running and not force:
@@ -89,7 +90,7 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
             )
         if new_cluster:
             file = _file(config, source) if source else None
-            path, done = restoring.move(config, manager, file, running=running)
+            path, done = restoring.move(config, manager, file, running=running, meter=meter)
         else:
             assert source is not None  # noqa: S101  # for mypy: listed above
             manager.start(restoring.UNIT)
@@ -99,7 +100,7 @@ def restore(source: str | None, new_cluster: bool, force: bool, as_json: bool) -
                 done = restoring.Restored(kept=restoring.swap(server, source), unconfirmed=0)
             else:
                 path = _file(config, source)
-                done = restoring.into_database(server, path, running=running)
+                done = restoring.into_database(server, path, running=running, meter=meter)
         restoring.restart_services(manager)
     if as_json:
         print_json(

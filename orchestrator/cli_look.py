@@ -40,6 +40,7 @@ STATES = {"idle": "●", "busy": "◐", "starting": "◌", "waiting_permission":
 
 
 _HEAD = ["ID", "STATUS", "STATE", "DRIVER", "COST", "GIT", "DISK", "SEEN", "TITLE"]
+_FIRST_TO_GO = ("DISK", "DRIVER", "COST", "STATUS", "SEEN", "GIT")  # on a phone over ssh
 WATCH_S = 5.0  # how long a lost notification delays a watcher
 EVENTS_SHOWN = 10
 NOT_RUNNING = 3  # as systemctl status
@@ -71,7 +72,7 @@ def list_(closed: bool, watch: bool, as_json: bool) -> None:
     elif sys.stdout.isatty() and not found:
         click.echo(_NONE_YET)
     else:
-        print_table(_HEAD, [_row(t) for t in found])
+        print_table(_HEAD, [_row(t) for t in found], first_to_go=_FIRST_TO_GO)
 
 
 def _row(ticket: Ticket) -> list[str]:
@@ -94,7 +95,7 @@ def _watch(database: Database, *, closed: bool, as_json: bool) -> None:
         with terminal.Screen() as screen:
             while True:
                 rows = [_row(t) for t in tickets.list_all(database, closed=closed)]
-                lines = terminal.table(_HEAD, rows, terminal.columns())
+                lines = terminal.table(_HEAD, rows, terminal.columns(), first_to_go=_FIRST_TO_GO)
                 screen.draw([click.style(lines[0], bold=True), *lines[1:]] if rows else [_NONE_YET])
                 if screen.wait(WATCH_S, listener.fileno()) == "q":
                     return
@@ -289,7 +290,10 @@ def _status_lines(
     active = unit.active if unit else "unknown"
     colour = {"active": "green", "failed": "red"}.get(active)
     dot = click.style("●" if active != "inactive" else "○", fg=colour)
-    yield f"{dot} {unit_name(ticket.id)} - {terminal.plain(ticket.title)}"
+    name = f"{unit_name(ticket.id)} - {terminal.plain(ticket.title)}"
+    if sys.stdout.isatty():
+        name = terminal.fit(name, terminal.columns() - 2).rstrip()
+    yield f"{dot} {name}"
     shown = f"{active} ({unit.sub})" if unit else "unknown"
     running = ticket.worker_pid is not None and ticket.worker_started is not None
     begun = ""

@@ -29,6 +29,7 @@ FIRST_S = 0.5  # between the two looks that the first share of the CPU comes fro
 TURN_KINDS = ("user_prompt", "message_taken")
 _WORKING = frozenset({"busy", "waiting_permission", "waiting_answer"})
 _HEAD = ["ID", "STATE", "FOR", "TURN", "COST", "MEMORY", "CPU", "TASKS", "TITLE"]
+_FIRST_TO_GO = ("TASKS", "CPU", "COST", "TURN", "MEMORY")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,9 @@ def page(found: Sequence[Line], trouble: str, columns: int) -> list[str]:
         f"{len(found)} tickets, {busy} in a turn, {waiting} wait for you; ${cost:.2f},"
         f" {memory:.0f} MiB, CPU {cpu:.0f}%"
     )
-    head, *rows = terminal.table(_HEAD, [cells(line) for line in found], columns)
+    head, *rows = terminal.table(
+        _HEAD, [cells(line) for line in found], columns, first_to_go=_FIRST_TO_GO
+    )
     coloured = [
         click.style(row, fg="yellow") if line.turn_state.startswith("waiting") else row
         for line, row in zip(found, rows, strict=True)

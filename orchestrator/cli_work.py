@@ -218,10 +218,10 @@ def close(number: int, force: bool, keep_worktree: bool, dry_run: bool, as_json:
         else:
             click.echo("\n".join(reasons) or "Nothing would be lost.")
         sys.exit(Conflict.exit_status if reasons else 0)
-    with progress.shown(f"closing ticket {number}", quiet=as_json):
+    with progress.shown(f"closing ticket {number}", quiet=as_json) as meter:
         done = closing.close(
             config, database, number, stop=_stop, running_pids=_running_pids, force=force,
-            keep_worktree=keep_worktree,
+            keep_worktree=keep_worktree, meter=meter,
         )  # fmt: skip
     _retire(config, number)
     if as_json:
@@ -246,10 +246,13 @@ def close(number: int, force: bool, keep_worktree: bool, dry_run: bool, as_json:
 @reports_errors
 def reopen(number: int, start_it: bool) -> None:
     """Open a closed ticket: its worktree at the same path, its files, its conversation."""
+    from orchestrator import progress
     from orchestrator import reopen as reopening
 
     config, database = open_database()
-    for line in reopening.reopen(config, database, number):
+    with progress.shown(f"reopening ticket {number}") as meter:
+        said = reopening.reopen(config, database, number, meter=meter)
+    for line in said:
         click.echo(line)
     if start_it:
         _start(number)
@@ -331,10 +334,11 @@ def archive(number: int | None, verify: bool, as_json: bool) -> None:
         tickets.get(database, number)
     found = archives.of_ticket(database, number)
     if verify:
-        with progress.shown("reading archives", len(found), quiet=as_json) as advance:
+        with progress.shown("reading archives", quiet=as_json) as meter:
+            meter.expect(sum(kept.size_bytes for kept in found))
             for kept in found:
-                packing.verify(Path(kept.path))
-                advance(1)
+                packing.verify(Path(kept.path), meter=meter)
+                meter(kept.size_bytes)
     if as_json:
         print_json([asdict(a) for a in found])
         return

@@ -25,6 +25,7 @@ from orchestrator.drivers.claude_home import ClaudeHome
 from orchestrator.errors import ConfigError, Conflict
 from orchestrator.git_view import View
 from orchestrator.loss import Loss
+from orchestrator.progress import SILENT, Meter
 from orchestrator.store import archives, events, tickets, worktrees
 from orchestrator.store.db import Database
 from orchestrator.store.tickets import Ticket
@@ -97,6 +98,7 @@ def close(
     running_pids: Callable[[int], Collection[int]] = lambda _: (),
     force: bool = False,
     keep_worktree: bool = False,
+    meter: Meter = SILENT,
 ) -> Closed:
     """Stops, archives, and removes the worktree when nothing of it would be lost.
 
@@ -108,6 +110,7 @@ def close(
         running_pids: the processes of its unit, which the stop will end.
         force: remove the worktree although something is lost; `Closed.lost` says what.
         keep_worktree: leave it where it is.
+        meter: told how far the archive is, which is what takes long.
 
     Raises:
         Conflict: closed already, or work would be lost; the sentence lists it.
@@ -117,7 +120,7 @@ def close(
     with _alone(config, number):
         return _close(
             config, database, number, stop=stop, running_pids=running_pids, force=force,
-            keep_worktree=keep_worktree,
+            keep_worktree=keep_worktree, meter=meter,
         )  # fmt: skip
 
 
@@ -144,6 +147,7 @@ def _close(
     running_pids: Callable[[int], Collection[int]],
     force: bool,
     keep_worktree: bool,
+    meter: Meter,
 ) -> Closed:
     ticket = tickets.get(database, number)
     if ticket.status == "closed":
@@ -160,7 +164,7 @@ def _close(
         if not force:
             _refuse(number, tree, reasons)
     kept, notes = _to_keep(config, tree, found) if tree and taking else ({}, [])
-    packed, facts = _pack(config, database, ticket, tree, kept)
+    packed, facts = _pack(config, database, ticket, tree, kept, meter)
     archives.add(
         database, number, path=str(packed.path), size_bytes=packed.size_bytes,
         sha256=packed.sha256, facts=facts,
@@ -263,6 +267,7 @@ def _pack(
     ticket: Ticket,
     tree: Tree | None,
     kept: Collection[str],
+    meter: Meter,
 ) -> tuple[archive.Packed, dict[str, object]]:
     now = datetime.now(UTC)
     paths = config.ticket_paths(ticket.id)
@@ -291,7 +296,8 @@ def _pack(
         files |= {f"{ARCHIVED}{name}": tree.path / name for name in kept}
     stamp = f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03}Z"
     target = config.archive_dir / f"ticket-{ticket.id}-{stamp}.tar.zst"
-    packed = archive.pack(target, {"summary.json": json.dumps(summary, indent=1)}, files, facts)
+    texts = {"summary.json": json.dumps(summary, indent=1)}
+    packed = archive.pack(target, texts, files, facts, meter=meter)
     return packed, facts
 
 

@@ -19,14 +19,22 @@ from orchestrator.doctor_machine import Check
 from orchestrator.drivers import driver_names
 from orchestrator.drivers.environ import agent_environ
 from orchestrator.drivers.table import of_table
-from orchestrator.errors import TicketError
+from orchestrator.errors import TicketError, Unavailable
 from orchestrator.store.db import Database
 from orchestrator.systemd import UserManager
 
 MIN_SYSTEMD = 252
 MIN_TMUX = (3, 3)
 MIN_FREE_BYTES = 1 << 30
+OLDEST_CLAUDE = (2, 1)  # what this was tried with; earlier ones lack hooks
 COMMAND_TIMEOUT_S = 10
+LINGER = Path("/var/lib/systemd/linger")
+CGROUPS = Path("/sys/fs/cgroup")
+_INSTALL_CLAUDE = "npm install -g @anthropic-ai/claude-code"
+_DELEGATE = (
+    "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu memory pids io\\n'"
+    " | sudo tee /etc/systemd/system/user@.service.d/delegate.conf; then: sudo reboot"
+)
 READY_S = 5.0  # a service that starts just now is waited for
 BACKUP_AGE = timedelta(days=2)  # older than that, and a night was missed
 
@@ -128,7 +136,7 @@ def _systemd(_: Config) -> Check:
 
 def _linger(_: Config) -> Check:
     user = getpass.getuser()
-    if Path(f"/var/lib/systemd/linger/{user}").exists():
+    if (LINGER / user).exists():
         return Check("linger", "ok", "tickets outlive your login")
     return Check(
         "linger", "bad", "tickets end when you log out", f"sudo loginctl enable-linger {user}"
@@ -136,14 +144,22 @@ def _linger(_: Config) -> Check:
 
 
 def _delegation(_: Config) -> Check:
+    if not (CGROUPS / "cgroup.controllers").exists():
+        return Check(
+            "cgroup delegation", "warn",
+            "this machine has cgroups of version 1: limits such as MemoryMax= are accepted and not enforced",
+            "systemd.unified_cgroup_hierarchy=1 in GRUB_CMDLINE_LINUX (/etc/default/grub); sudo update-grub",
+        )  # fmt: skip
     uid = os.getuid()
-    path = Path(f"/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers")
+    path = CGROUPS / f"user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers"
     there = set(path.read_text().split()) if path.exists() else set()
     missing = {"memory", "pids", "cpu"} - there
     if missing:
+        without = ", ".join(sorted(missing))
         return Check(
-            "cgroup delegation", "warn", f"no {', '.join(sorted(missing))} controller for your units",
-            "Limits such as MemoryMax= are accepted and not enforced; boot with unified cgroups (version 2).",
+            "cgroup delegation", "warn",
+            f"no {without} controller for your units: such limits are accepted and not enforced",
+            _DELEGATE,
         )  # fmt: skip
     return Check("cgroup delegation", "ok", " ".join(sorted(there)))
 
@@ -159,6 +175,10 @@ def _tmux_version(_: Config) -> Check:
 
 
 def _tmux_server(config: Config) -> Check:
+    if shutil.which("tmux") is None:
+        return Check(
+            "tmux server", "bad", "there is no tmux to ask it with", "sudo apt install tmux"
+        )
     with UserManager() as manager:
         active = manager.unit("tmux-mc.service").active
     up = tmux.Server(config.tmux.socket).is_up()
@@ -169,12 +189,15 @@ def _tmux_server(config: Config) -> Check:
             "tmux server", "bad", f"another tmux server has the socket {config.tmux.socket!r}",
             "End it (tmux kill-server), or set [tmux] socket in config.toml; then: ticketctl setup",
         )  # fmt: skip
+    if active == "active":
+        return Check(
+            "tmux server", "bad", f"tmux-mc.service runs, and does not answer on socket {config.tmux.socket}",
+            "systemctl --user restart tmux-mc.service (running tickets begin anew and resume)",
+        )  # fmt: skip
     return Check(
-        "tmux server",
-        "bad",
-        f"tmux-mc.service is {active}",
-        "systemctl --user start tmux-mc.service",
-    )
+        "tmux server", "bad", f"tmux-mc.service is {active}: no ticket starts",
+        "systemctl --user start tmux-mc.service; why it ended: journalctl --user -u tmux-mc.service -n 20",
+    )  # fmt: skip
 
 
 def _git(_: Config) -> Check:
@@ -187,7 +210,15 @@ def _git(_: Config) -> Check:
 
 
 def _postgres(config: Config) -> Check:
-    rows = Database(config.database_dsn, application="doctor").query("SHOW server_version")
+    try:
+        rows = Database(config.database_dsn, application="doctor").query("SHOW server_version")
+    except Unavailable as error:
+        if config.database.url:
+            raise
+        return Check(
+            "postgres", "bad", error.message,
+            "systemctl --user start mc-postgres.service; why it ended: journalctl --user -n 20 -u mc-postgres",
+        )  # fmt: skip
     where = "your own" if config.database.url else "embedded"
     return Check("postgres", "ok", f"{rows[0]['server_version']}, {where}")
 
@@ -228,8 +259,8 @@ def _gateway(config: Config) -> Check:
         return Check(
             "gateway",
             "bad",
-            f"{config.gateway.listen}: {error.strerror}",
-            "systemctl --user status mc-webgate.socket",
+            f"nothing answers on {config.gateway.listen}: {error.strerror or error}",
+            "systemctl --user start mc-webgate.socket; if it fails: systemctl --user status mc-webgate.socket",
         )
     with UserManager() as manager:
         if manager.unit("mc-webgate.socket").active != "active":
@@ -313,11 +344,22 @@ def _claude(config: Config) -> Check:
     if program is None:
         return Check(
             "claude", "warn", f"{config.claude.command!r} was not found",
-            "Install Claude Code, or set [claude] command in config.toml; the demo driver needs neither.",
+            f"{_INSTALL_CLAUDE}, or set [claude] command in config.toml; the demo driver needs neither.",
         )  # fmt: skip
-    return Check(
-        "claude", "ok", f"{_output(program, '--version') or 'gives no version'} ({program})"
-    )
+    said = _output(program, "--version")
+    match = re.match(r"(\d+)\.(\d+)", said)
+    if not said:
+        return Check(
+            "claude", "warn", f"{program} gives no version",
+            f"See what it says: {program} --version; to install it anew: {_INSTALL_CLAUDE}",
+        )  # fmt: skip
+    if match and (int(match[1]), int(match[2])) < OLDEST_CLAUDE:
+        oldest = ".".join(str(part) for part in OLDEST_CLAUDE)
+        return Check(
+            "claude", "warn", f"{said} ({program}) is older than {oldest}, the oldest this was tried with",
+            f"{program} update",
+        )  # fmt: skip
+    return Check("claude", "ok", f"{said} ({program})")
 
 
 def _drivers(config: Config) -> Check:
@@ -344,6 +386,9 @@ def _disk(config: Config) -> Check:
     shown = f"{free / 2**30:.1f} GiB free for {folder}"
     if free < MIN_FREE_BYTES:
         return Check(
-            "disk", "warn", shown, "Free some space: logs, the database and worktrees grow."
+            "disk",
+            "warn",
+            shown,
+            f"ticketctl gc; what takes most: du -xh --max-depth=2 {folder} | sort -h | tail",
         )
     return Check("disk", "ok", shown)

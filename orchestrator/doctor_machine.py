@@ -23,6 +23,14 @@ FORBIDDING = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu 24.04: docs/ubuntu.md
 )
+_BWRAP_PROFILE = (
+    "sudo apt install apparmor-profiles && sudo install -m 644"
+    " /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/"
+    " && sudo systemctl reload apparmor"
+)
+_SET_CLOCK = (
+    "sudo timedatectl set-ntp true (where NTP is not supported: sudo apt install systemd-timesyncd)"
+)
 _SYSCTL = (
     "echo {key}={value} | sudo tee /etc/sysctl.d/60-mission-control.conf && sudo sysctl --system"
 )
@@ -54,6 +62,10 @@ def user_bus(environ: Mapping[str, str], uid: int) -> Check:
                 "export XDG_RUNTIME_DIR=/run/user/$(id -u), or log in as yourself: su and sudo do not",
             )  # fmt: skip
         return Check("user bus", "ok", str(path))
+    if (Path(f"/run/user/{uid}") / "bus").exists():
+        return Check(
+            "user bus", "bad", f"there is no {path}", f"export XDG_RUNTIME_DIR=/run/user/{uid}"
+        )
     return Check(
         "user bus", "bad", f"there is no {path}",
         "sudo apt install dbus-user-session; then log in anew, or: export XDG_RUNTIME_DIR=/run/user/$(id -u)",
@@ -75,9 +87,12 @@ def user_namespaces(tried: Callable[[], str], proc: Path = PROC) -> Check:
         without = tried()
         if not without:
             return Check(name, "ok", f"{key} = {forbids}, and what needs one gets it")
+        services = without == "the services"
+        # a profile gives bubblewrap its namespaces; those of the services are made by systemd itself
+        enough = _BWRAP_PROFILE if key.startswith("kernel.apparmor") and not services else _SYSCTL
         return Check(
-            name, "bad" if without == "the services" else "warn",
-            f"{key} = {forbids}: {without} get none", _SYSCTL.format(key=key, value=value),
+            name, "bad" if services else "warn", f"{key} = {forbids}: {without} get none",
+            enough.format(key=key, value=value),
         )  # fmt: skip
     most = _sysctl(proc, "user.max_user_namespaces")
     return Check(name, "ok", f"at most {most}" if most else "not limited")
@@ -93,14 +108,14 @@ def clock(now_s: float, database_s: float | None, synchronised: str) -> Check:
     """
     apart = abs(now_s - database_s) if database_s is not None else 0.0
     if now_s < EARLIEST_S:
-        return Check("clock", "bad", "it is before 2025", "sudo timedatectl set-ntp true")
+        return Check("clock", "bad", "it is before 2025", _SET_CLOCK)
     if apart > 5:
         return Check(
             "clock", "warn", f"{apart:.0f} s from the database's",
-            "Ages and schedules are off by that much. On both machines: sudo timedatectl set-ntp true",
+            "Ages and schedules are off by that much. On both machines: " + _SET_CLOCK,
         )  # fmt: skip
     if synchronised == "no":
-        return Check("clock", "warn", "not synchronised", "sudo timedatectl set-ntp true")
+        return Check("clock", "warn", "not synchronised", _SET_CLOCK)
     return Check("clock", "ok", "synchronised" if synchronised else "nobody says that it is wrong")
 
 

@@ -1,8 +1,9 @@
 """How far something is that takes more than a moment: a line on stderr that a person may watch.
 
 On a terminal one line, drawn over; elsewhere a plain line now and then; with `quiet` nothing, which is
-what --json and --quiet ask for. What is done in two seconds says nothing. Libraries get `advance` or
-nothing at all, and never print. Out of scope: what came of it, which the command prints on stdout.
+what --json and --quiet ask for. What is done in two seconds says nothing. Libraries get a `Meter` (or
+`Advance`, where all they do is count) and never print. Out of scope: what came of it, which the command
+prints on stdout.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from contextlib import contextmanager, suppress
+from typing import Protocol, TextIO
 
 from orchestrator import terminal
 
@@ -24,8 +25,35 @@ SAID_EACH_S = 10.0  # where lines stay, in a log
 BAR_CHARS = 24
 
 
+class Meter(Protocol):
+    """What a library says of its own way."""
+
+    def __call__(self, count: int, /) -> None:
+        """So many more are done."""
+
+    def expect(self, total_bytes: int) -> None:
+        """Bytes are counted from here on, from 0 to so many; 0: nobody knows to how many."""
+
+    def follow(self, position: Callable[[], int] | None) -> None:
+        """Has the line ask how many more are done than it was told; None: not any longer."""
+
+
+class _Silent:
+    def __call__(self, count: int, /) -> None:
+        pass
+
+    def expect(self, total_bytes: int) -> None:
+        pass
+
+    def follow(self, position: Callable[[], int] | None) -> None:
+        pass
+
+
+SILENT: Meter = _Silent()
+
+
 @contextmanager
-def shown(label: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Advance]:
+def shown(label: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Meter]:
     """Shows how far it is until the block ends.
 
     Args:
@@ -34,12 +62,12 @@ def shown(label: str, total: int | None = None, *, quiet: bool = False) -> Itera
         quiet: nothing is shown.
     """
     if quiet:
-        yield lambda _: None
+        yield SILENT
         return
     line = _Line(label, total, sys.stderr)
     line.begin()
     try:
-        yield line.advance
+        yield line
     finally:
         line.end()
 
@@ -54,6 +82,8 @@ class _Line:
         self._on_terminal = stream.isatty()
         self._begun = time.monotonic()
         self._done = 0
+        self._in_bytes = False
+        self._position: Callable[[], int] | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._drawn = False
@@ -62,9 +92,18 @@ class _Line:
     def begin(self) -> None:
         self._thread.start()
 
-    def advance(self, count: int) -> None:
+    def __call__(self, count: int, /) -> None:
         with self._lock:
             self._done += count
+
+    def expect(self, total_bytes: int) -> None:
+        with self._lock:
+            self._done, self._total, self._in_bytes = 0, total_bytes, True
+            self._position = None
+
+    def follow(self, position: Callable[[], int] | None) -> None:
+        with self._lock:
+            self._position = position
 
     def end(self) -> None:
         self._over.set()
@@ -93,12 +132,18 @@ class _Line:
     def text(self, elapsed_s: float) -> str:
         """What stands in the line after so long."""
         clock = f"{int(elapsed_s) // 60}:{int(elapsed_s) % 60:02}"
-        if not self._total:
-            return f"{self._label} … {clock}"
-        share = min(self._done / self._total, 1.0)
+        with self._lock:  # held while it is asked: who takes `follow` back may close the file then
+            done, total, in_bytes = self._done, self._total, self._in_bytes
+            if self._position is not None:
+                with suppress(OSError):
+                    done += self._position()
+        written = terminal.size if in_bytes else str
+        if not total:
+            return f"{self._label} … {f'{written(done)}, ' if in_bytes and done else ''}{clock}"
+        share = min(done / total, 1.0)
         filled = int(share * BAR_CHARS)
         bar = "█" * filled + "░" * (BAR_CHARS - filled)
-        numbers = f"{min(self._done, self._total)} of {self._total}"
+        numbers = f"{written(min(done, total))} of {written(total)}"
         if not self._on_terminal:
             return f"{self._label}: {numbers}, {clock}"
         return f"{self._label} {bar} {share:4.0%}  {numbers}  {clock}"

@@ -11,13 +11,14 @@ from pathlib import Path
 from orchestrator import archive
 from orchestrator.config import Config
 from orchestrator.errors import ConfigError, Conflict
+from orchestrator.progress import SILENT, Meter
 from orchestrator.store import archives, events, tickets
 from orchestrator.store.archives import Archive
 from orchestrator.store.db import Database
 from orchestrator.workplace import ensure_workplace
 
 
-def reopen(config: Config, database: Database, number: int) -> list[str]:
+def reopen(config: Config, database: Database, number: int, *, meter: Meter = SILENT) -> list[str]:
     """Makes it an open ticket, ready to be started; what was done, line by line.
 
     Raises:
@@ -34,13 +35,13 @@ def reopen(config: Config, database: Database, number: int) -> list[str]:
     said.insert(0, f"works in {path}")
     last = archives.newest(database, number)
     if last is not None:
-        said += _own_files(last, paths.folder)
+        said += _own_files(last, paths.folder, meter)
     tickets.update(database, number, status="open", closed_at=None)
     events.record(database, number, "reopened", archive=last.path if last else None)
     return said
 
 
-def _own_files(kept: Archive, folder: Path) -> list[str]:
+def _own_files(kept: Archive, folder: Path, meter: Meter) -> list[str]:
     path, conversation = Path(kept.path), kept.facts.get("conversation")
     if not path.is_file():
         raise ConfigError(f"The archive {path} is gone.", hint="Put it back where it was.")
@@ -52,4 +53,4 @@ def _own_files(kept: Archive, folder: Path) -> list[str]:
             return Path(conversation).parent, Path(conversation).name
         return None
 
-    return [f"{name} is back" for name in archive.unpack(path, place_of)]
+    return [f"{name} is back" for name in archive.unpack(path, place_of, meter=meter)]

@@ -23,6 +23,7 @@ from orchestrator.config import Config
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
 from orchestrator.naming import unit_name
 from orchestrator.postgres import DATABASE, Server
+from orchestrator.progress import SILENT, Meter
 from orchestrator.store import recovery
 from orchestrator.store.db import Database
 from orchestrator.store.migrate import ensure_schema
@@ -80,26 +81,30 @@ def kept(server: Server) -> dict[str, int]:
     return {name: int(size) for name, _, size in rows if KEPT.fullmatch(name)}
 
 
-def into_database(server: Server, path: Path, *, running: Mapping[int, int]) -> Restored:
+def into_database(
+    server: Server, path: Path, *, running: Mapping[int, int], meter: Meter = SILENT
+) -> Restored:
     """Restores into the running cluster.
 
     Raises:
         InvalidInput: the file is no whole backup; nothing was changed.
         ConfigError: it is of a newer Mission Control; nothing was changed.
     """
-    backup.verify(path, server.programs)
-    done = fill(server, _FRESH, path, running=running)
+    backup.verify(path, server.programs, meter=meter)
+    done = fill(server, _FRESH, path, running=running, meter=meter)
     return Restored(
         kept=swap(server, _FRESH), unconfirmed=done.unconfirmed, migrations=done.migrations
     )
 
 
-def fill(server: Server, name: str, path: Path, *, running: Mapping[int, int]) -> Restored:
+def fill(
+    server: Server, name: str, path: Path, *, running: Mapping[int, int], meter: Meter = SILENT
+) -> Restored:
     """Makes a database of a backup, brought up to date; there is none when that fails."""
     server.ask(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")  # of one that was killed
     server.ask(f"CREATE DATABASE {name} TEMPLATE template0")
     try:
-        _pour(server, name, path)
+        _pour(server, name, path, meter)
         database = Database(server.dsn(name), application="restore")
         try:
             applied = ensure_schema(database)
@@ -112,16 +117,16 @@ def fill(server: Server, name: str, path: Path, *, running: Mapping[int, int]) -
     return Restored(kept="", unconfirmed=waiting, migrations=tuple(applied))
 
 
-def _pour(server: Server, name: str, path: Path) -> None:
+def _pour(server: Server, name: str, path: Path, meter: Meter) -> None:
     """All of a backup, or an error."""
     argv = [
         str(server.programs / "pg_restore"), "--no-owner", "--no-privileges", "--exit-on-error",
-        "--single-transaction", "--no-password", "--dbname", server.dsn(name), "--", str(path),
+        "--single-transaction", "--no-password", "--dbname", server.dsn(name),
     ]  # fmt: skip
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        timeout=backup.TIMEOUT_S,
-    )  # fmt: skip
+    with backup.read_from(path, meter) as stdin:
+        done = subprocess.run(
+            argv, stdin=stdin, capture_output=True, text=True, check=False, timeout=backup.TIMEOUT_S
+        )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(
@@ -154,7 +159,12 @@ def swap(server: Server, name: str) -> str:
 
 
 def move(
-    config: Config, manager: UserManager, source: Path | None, *, running: Mapping[int, int]
+    config: Config,
+    manager: UserManager,
+    source: Path | None,
+    *,
+    running: Mapping[int, int],
+    meter: Meter = SILENT,
 ) -> tuple[Path, Restored]:
     """Moves to a cluster of the newest release: from a backup, or from a dump taken just then.
 
@@ -169,8 +179,8 @@ def move(
     old = None if source else postgres.wanted_release(config)
     manager.stop(UNIT)
     try:
-        path = source or _dump_of_now(config, old or postgres.newest_release())
-        return path, _into_new_cluster(config, manager, path, running=running)
+        path = source or _dump_of_now(config, old or postgres.newest_release(), meter)
+        return path, _into_new_cluster(config, manager, path, running=running, meter=meter)
     except BaseException:
         if postgres.cluster_path(config).exists():
             with suppress(TicketError):
@@ -178,7 +188,7 @@ def move(
         raise
 
 
-def _dump_of_now(config: Config, release: Path) -> Path:
+def _dump_of_now(config: Config, release: Path, meter: Meter) -> Path:
     cluster = postgres.cluster_path(config)
     if not cluster.exists():
         raise ConfigError(
@@ -187,22 +197,22 @@ def _dump_of_now(config: Config, release: Path) -> Path:
         )
     with _served(config, cluster, release) as server:
         newest = postgres.newest_release() / "bin"  # reads all older ones
-        return backup.make(config, replace(server, programs=newest))[0].path
+        return backup.make(config, replace(server, programs=newest), meter=meter)[0].path
 
 
 def _into_new_cluster(
-    config: Config, manager: UserManager, path: Path, *, running: Mapping[int, int]
+    config: Config, manager: UserManager, path: Path, *, running: Mapping[int, int], meter: Meter
 ) -> Restored:
     """Makes a cluster of the newest release from a backup; the old one is put aside."""
     release = postgres.newest_release()
-    backup.verify(path, release / "bin")
+    backup.verify(path, release / "bin", meter=meter)
     cluster = postgres.cluster_path(config)
     fresh = cluster.with_name(f"{cluster.name}.new")
     _clear(fresh, release)
     try:
         postgres.make_cluster(fresh, release)
         with _served(config, fresh, release) as server:
-            done = fill(server, DATABASE, path, running=running)
+            done = fill(server, DATABASE, path, running=running, meter=meter)
     except BaseException:
         _clear(fresh, release)
         raise

@@ -51,13 +51,29 @@ def fit(text: str, room: int) -> str:
     return text + " " * (room - size)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> list[str]:
-    """Lines of at most `columns` cells: where they do not suffice, the widest columns give way."""
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: int,
+    *,
+    first_to_go: Sequence[str] = (),
+) -> list[str]:
+    """Lines of at most `columns` cells: where they do not suffice, the widest columns give way.
+
+    Where that does not suffice either, those of `first_to_go` are left out, one after the other.
+    """
     cells = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
     least = [min(MIN_LAST if i == len(head) - 1 else max(MIN_CELL, width(name)), widths[i])
              for i, name in enumerate(head)]  # fmt: skip
-    too_much = sum(widths) + 2 * (len(head) - 1) - columns
+    for name in first_to_go:
+        if sum(least) + 2 * (len(least) - 1) <= columns:
+            break
+        at = cells[0].index(name)
+        del widths[at], least[at]
+        for row in cells:
+            del row[at]
+    too_much = sum(widths) + 2 * (len(widths) - 1) - columns
     last = len(widths) - 1
     while too_much > 0:
         gives = widths[last] > least[last]

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -86,6 +86,35 @@ def test_what_was_backed_up_comes_back_and_what_was_there_is_kept(
         restore.swap(server, done.kept)
     assert rows(database) == later
     database.close()
+
+
+def test_how_far_it_is_is_what_was_written_and_read(config: Config, server: Server) -> None:
+    """A dump by its size so far, of nobody knows how much; a check and a restore by the share of the file."""
+    filled(server).close()
+    totals: list[int] = []
+    places: list[Callable[[], int] | None] = []
+    seen: list[int] = []
+
+    class Told:
+        def __call__(self, _: int, /) -> None:
+            """Nothing is counted here."""
+
+        def expect(self, total_bytes: int) -> None:
+            totals.append(total_bytes)
+
+        def follow(self, position: Callable[[], int] | None) -> None:
+            if position is None and (last := places[-1]):
+                seen.append(last())
+            places.append(position)
+
+    made, _ = backup.make(config, server, meter=Told())
+    restore.into_database(server, made.path, running={}, meter=Told())
+    size = made.size_bytes
+    assert totals == [0, size, size, size]
+    assert seen[0] == size
+    # pg_restore does not read what comes after the last of the data: the table of contents was at the front
+    assert all(size // 2 < place <= size for place in seen[1:]), (seen, size)
+    assert places[-1] is None
 
 
 def test_nothing_is_done_twice_after_a_restore(config: Config, server: Server) -> None:

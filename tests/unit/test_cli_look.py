@@ -126,6 +126,42 @@ def test_the_widest_column_gives_way_first() -> None:
     assert terminal.fit("日本語", 5) == "日本…"
 
 
+def test_a_narrow_terminal_keeps_what_matters() -> None:
+    """On a phone's forty columns: number, state and title; at eighty only what has no room is left out."""
+    head = ["ID", "STATUS", "STATE", "COST", "TITLE"]
+    rows = [["7", "in_progress", "▲ waiting_permission", "0.25", "日本語のタイトル of some length"]]
+    go = ("COST", "STATUS")
+    names, shown = terminal.table(head, rows, 40, first_to_go=go)
+    assert names.split() == ["ID", "STATE", "TITLE"]
+    assert "▲ wait" in shown
+    assert "日本語" in shown
+    assert terminal.width(shown) <= 40
+    assert terminal.table(head, rows, 80, first_to_go=go)[0].split() == head
+    assert terminal.table(head, rows, 46, first_to_go=go)[0].split() == [
+        "ID",
+        "STATUS",
+        "STATE",
+        "TITLE",
+    ]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_list_and_status_fit_the_terminal(
+    home: dict[str, str], database: Database, columns: int
+) -> None:
+    """Wide characters too; a long title ends in …, where there is no room for it."""
+    title = "日本語のタイトル とても長い題名 " * 2 + "and then some"
+    ticket = tickets.create(database, title=title)
+    for words in (["list"], ["status", str(ticket.id)]):
+        shell = Terminal(home, *words, columns=columns)
+        text = shell.read_until("some\r\n" if columns == 200 else "…\r\n")
+        shell.end()
+        first = next(line for line in text.splitlines() if "日本語" in line)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", first)
+        assert terminal.width(shown.rstrip()) <= columns, (columns, shown)
+        assert ("…" in shown) is (columns < 200)
+
+
 def test_status_reads_like_systemctls(
     home: dict[str, str], database: Database, tmp_path: Path
 ) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from orchestrator import progress
+from orchestrator import archive, progress
 from orchestrator.cli_data import COMMANDS as DATA
 from orchestrator.cli_work import COMMANDS as WORK
 from orchestrator.install_report import Report
@@ -62,6 +65,74 @@ def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(Terminal(), monkeypatch, quiet=True) == ""
     monkeypatch.setattr(progress, "SILENT_S", 5.0)
     assert shown(Terminal(), monkeypatch) == ""
+
+
+def test_bytes_are_told_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a share where the end is known, as they are where it is not; and asked no more once that is over."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress.shown("packing") as meter:
+        meter.expect(0)
+        meter.follow(lambda: 3 << 20)
+        time.sleep(0.2)
+        meter.follow(None)
+        meter.expect(10 << 20)
+        meter(2 << 20)
+        meter.follow(lambda: 5 << 20)
+        time.sleep(0.2)
+        meter.follow(None)
+        time.sleep(0.2)
+    lines = list(dict.fromkeys(stream.getvalue().splitlines()))
+    assert lines == [
+        "packing … 3.0 MiB, 0:00", "packing: 7.0 MiB of 10.0 MiB, 0:00",
+        "packing: 2.0 MiB of 10.0 MiB, 0:00",
+    ]  # fmt: skip
+
+
+class Told:
+    """A meter that notes what it is told, and asks when it is given something to ask."""
+
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+        self.done = 0
+        self.asked: list[int] = []
+        self.position: Callable[[], int] | None = None
+
+    def __call__(self, count: int, /) -> None:
+        """So many more."""
+        self.done += count
+
+    def expect(self, total_bytes: int) -> None:
+        """Anew."""
+        self.totals.append(total_bytes)
+        self.done = 0
+
+    def follow(self, position: Callable[[], int] | None) -> None:
+        """Asked at the beginning and at the end."""
+        for asked in (self.position, position):
+            if asked is not None:
+                self.asked.append(asked())
+        self.position = position
+
+
+def test_an_archive_tells_how_far_it_is(tmp_path: Path) -> None:
+    """Packing ends at what it expected, and reading at the end of the file."""
+    files = {}
+    for name in ("a", "b"):
+        files[name] = tmp_path / name
+        files[name].write_bytes(os.urandom(3 << 20))
+    files["link"] = tmp_path / "link"
+    files["link"].symlink_to("a")
+    packing = Told()
+    path = archive.pack(tmp_path / "x.tar.zst", {"t": ""}, files, {}, meter=packing).path
+    assert packing.totals == [12 << 20]
+    assert packing.done >= 12 << 20, "and the little text"
+    assert packing.position is None
+    unpacking = Told()
+    archive.unpack(path, lambda name: (tmp_path / "out", name), meter=unpacking)
+    size = path.stat().st_size
+    assert unpacking.totals == [2 * size]
+    assert (unpacking.done, unpacking.asked) == (size, [0, size, 0, size])
 
 
 def test_the_work_does_not_depend_on_being_watched(monkeypatch: pytest.MonkeyPatch) -> None:
