@@ -34,7 +34,10 @@ def script(shell: str) -> str:
             f"There is no completion for {shell}.", hint=f"There is: {', '.join(SHELLS)}."
         )
     made = kind(click.Command("ticketctl"), {}, "ticketctl", "_TICKETCTL_COMPLETE")
-    return made.source_template % made.source_vars()
+    text = made.source_template % made.source_vars()
+    # click's condition holds for the first Tab of a shell alone, while zsh loads the function: the second
+    # one would complete nothing
+    return text.replace("$zsh_eval_context[-1] == loadautofunc", "$funcstack[1] == _ticketctl")
 
 
 def places(environ: Mapping[str, str]) -> dict[str, Path]:
