@@ -53,13 +53,14 @@ def summary_of(table: str) -> str:
 
 
 def _keys_of(table: str, kind: type) -> Iterator[Key]:
-    texts = _comments(kind)
+    texts = comments(kind)
     for spec in fields(kind):
         default = "" if spec.default is MISSING else as_toml(spec.default)
         yield Key(table, spec.name, default, texts.get(spec.name, ""))
 
 
-def _comments(kind: type) -> dict[str, str]:
+def comments(kind: type) -> dict[str, str]:
+    """What the `#:` comments of a record say of its fields, by field; only of those that have one."""
     source = textwrap.dedent(inspect.getsource(kind))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     said = {
