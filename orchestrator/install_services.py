@@ -18,6 +18,7 @@ import click
 from orchestrator import backup, doctor, postgres, systemd
 from orchestrator import config as configuration
 from orchestrator.config import Config
+from orchestrator.config_tables import Gateway
 from orchestrator.errors import ConfigError, Unavailable
 from orchestrator.install_files import OF_EMBEDDED
 from orchestrator.install_program import identity
@@ -113,6 +114,7 @@ def ensure_running(report: Report, config: Config, manager: systemd.UserManager)
     now = f"{identity()} {hashlib.sha256(settings).hexdigest()}".encode()
 
     def restart() -> None:
+        _ensure_listens(config, manager)
         for unit in SERVICES:
             if manager.unit(unit).active not in {"inactive", "failed"}:
                 manager.restart(unit)
@@ -138,6 +140,20 @@ def ensure_running(report: Report, config: Config, manager: systemd.UserManager)
             manager.start(unit)
 
     report.step("services run", start if idle else None)
+
+
+def _ensure_listens(config: Config, manager: systemd.UserManager) -> None:
+    """Has the socket listen where it is to by now.
+
+    A reload drops the old address of a socket that listens and does not take up the new one; a restart does,
+    which systemd refuses while the service runs. Where the address is as it was, nobody is refused.
+    """
+    listens = config.data_dir / "listens"
+    before, now = content(listens) or Gateway().listen.encode(), config.gateway.listen.encode()
+    if now != before and manager.unit("mc-webgate.socket").active != "inactive":
+        manager.stop("mc-webgate.service")
+        manager.restart("mc-webgate.socket")
+    listens.write_bytes(now)
 
 
 def retire_embedded(report: Report, config: Config, manager: systemd.UserManager) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.machine.fixtures import NewMachine
 from tests.machine.install import CHECKOUT, REPOSITORY, copy_checkout
 from tests.machine.machine import Machine
-from tests.machine.product import CONFIG, HOME, STATE, Product
+from tests.machine.product import CONFIG, HOME, STATE, TICKETCTL, Product
 
 INSTALL = f"{CHECKOUT}/install.sh"
 
@@ -42,6 +44,39 @@ def test_doctor_finds_nothing_missing(machine: Machine) -> None:
     done = Product(machine).ctl("doctor")
     for line in done.stdout.splitlines():
         assert not line.startswith(" bad"), done.stdout
+
+
+_ASK = """
+import socket, sys
+listen = sys.argv[1]
+if listen.startswith("/"):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(listen)
+else:
+    peer = socket.create_connection(listen.split(":"))
+peer.sendall(b"GET /healthz HTTP/1.0\\r\\nHost: 127.0.0.1:3001\\r\\n\\r\\n")
+print(peer.recv(64).decode().split()[1])
+"""
+
+
+@pytest.mark.parametrize("listen", ["/run/user/1000/gateway.sock", "127.0.0.1:3011"])
+def test_another_address_is_the_sockets(machine: Machine, listen: str) -> None:
+    """After setup systemd listens there: the gateway is started by whoever connects, as at the old address."""
+    drop_in = f"{CONFIG}/conf.d/60-listen.toml"
+    machine.sh(
+        f"mkdir -p {CONFIG}/conf.d; printf '[gateway]\\nlisten = \"{listen}\"\\n' > {drop_in}"
+    )
+    try:
+        machine.run([TICKETCTL, "setup"])
+        machine.sh("systemctl --user stop mc-webgate.service")
+        assert machine.run(["python3", "-c", _ASK, listen]).stdout.strip() in {"200", "403"}, (
+            "some answer of the gateway's"
+        )
+        assert machine.sh("systemctl --user is-active mc-webgate.socket").stdout == "active\n"
+        assert "Nothing had to be changed." in machine.run([TICKETCTL, "setup"]).stdout
+    finally:
+        machine.sh(f"rm {drop_in}")
+        machine.run([TICKETCTL, "setup"])
 
 
 def test_it_runs_again_after_a_reboot(machine: Machine) -> None:

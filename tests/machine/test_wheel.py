@@ -19,7 +19,7 @@ from tests.machine.cache import Layer
 from tests.machine.fixtures import NewMachine
 from tests.machine.install import REPOSITORY
 from tests.machine.machine import Machine
-from tests.machine.product import CONFIG, DATA, HOME, STATE, Product
+from tests.machine.product import CONFIG, DATA, HOME, STATE, TICKETCTL, Product
 
 PAGE = REPOSITORY / "docs/pipx.md"
 UNITS = f"{HOME}/.config/systemd/user"
@@ -111,6 +111,45 @@ def files_in(machine: Machine, folder: str, into: Path) -> dict[str, bytes]:
     return {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()}
 
 
+def upgrade(machine: Machine, product: Product, wheel: Path, ticket: int) -> None:
+    """`pipx install --force` of a newer wheel and setup, as docs/pipx.md has it: new program, same worker."""
+    newer = f"{HOME}/newer/mission_control-99.0-py3-none-any.whl"
+    # the same wheel under another version: nothing of it has to be built again, and the libraries are there
+    machine.run(
+        ["python3", "-c", RENUMBER, f"{HOME}/{wheel.name}", version_of(wheel), "99.0", newer]
+    )
+    pid = product.main_pid(ticket)
+    gateway = machine.sh("systemctl --user show -P MainPID mc-dispatch").stdout
+    page = PAGE.read_text(encoding="utf-8")
+    assert "`pipx install --force ./mission_control-NEW.whl`, then `ticketctl setup`" in page
+    machine.run(["pipx", "install", "--force", newer], timeout=300)
+    assert product.ctl("--version").stdout == "ticketctl, version 99.0\n"
+    machine.run([TICKETCTL, "setup"], timeout=300)
+    assert product.main_pid(ticket) == pid, "tickets run on"
+    assert machine.sh("systemctl --user show -P MainPID mc-dispatch").stdout != gateway
+    assert "Nothing had to be changed." in product.ctl("setup").stdout
+    product.say(ticket, "what is 50+3")
+    product.wait_screen(ticket, "50 + 3 = 53")
+
+
+RENUMBER = """
+import pathlib, sys, zipfile
+old, version, new_version, new = sys.argv[1:]
+pathlib.Path(new).parent.mkdir()
+info = f"mission_control-{version}.dist-info/"
+with zipfile.ZipFile(old) as wheel, zipfile.ZipFile(new, "w") as made:
+    for name in wheel.namelist():
+        data = wheel.read(name)
+        if name == info + "METADATA":
+            data = data.replace(f"\\nVersion: {version}\\n".encode(), f"\\nVersion: {new_version}\\n".encode())
+        if name == info + "RECORD":
+            lines = [l for l in data.decode().splitlines() if not l.startswith(info + "METADATA,")]
+            lines.append(info + "METADATA,,")
+            data = "\\n".join(lines).replace(info, info.replace(version, new_version)).encode()
+        made.writestr(name.replace(info, info.replace(version, new_version)), data)
+"""
+
+
 @pytest.mark.timeout(1500)
 def test_pipx_and_setup_equal_install_sh(
     built: tuple[Path, Path], installed: Layer, fresh_machine: NewMachine, tmp_path: Path
@@ -157,6 +196,7 @@ def test_pipx_and_setup_equal_install_sh(
     assert "Nothing had to be changed." in product.ctl("setup").stdout
     assert machine.sh(look).stdout == before
     product.say(ticket, "still there?")
+    upgrade(machine, product, built[0], ticket)
 
     gone = product.ctl("setup", "--uninstall").stdout
     assert "pipx uninstall mission-control" in gone
