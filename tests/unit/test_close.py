@@ -270,11 +270,12 @@ def test_gc_closes_what_was_quiet_and_says_so_first(
     database.query("UPDATE tickets SET created_at = now() - interval '30 days'")
     recent, _ = started(config, database, repo)
     stopped: list[int] = []
+    looked_at: list[int] = []
 
     def collect(*, do_it: bool) -> dict[int, gc.Candidate]:
         found = gc.collect(
             config, database, stop=stopped.append, do_it=do_it,
-            running_pids=lambda n: {1} if n == running.id else (),
+            running_pids=lambda n: {1} if n == running.id else (), advance=looked_at.append,
         )  # fmt: skip
         return {c.ticket: c for c in found}
 
@@ -284,6 +285,7 @@ def test_gc_closes_what_was_quiet_and_says_so_first(
     log.write_bytes(b"y" * (2 << 20))
     first = collect(do_it=False)
     assert set(first) == {quiet.id, dirty.id}
+    assert looked_at == [1, 1, 1, 1], "each, so that the bar ends at its end"
     assert 5 << 20 <= (first[quiet.id].size_bytes or 0) < 6 << 20
     assert quiet_path.exists()
     assert stopped == []
