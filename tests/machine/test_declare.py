@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -390,7 +391,7 @@ def test_the_example_can_be_applied(product: Product, folder: str) -> None:
         timer = props(product, f"ticket@{number}.timer", "ActiveState", "NextElapseUSecRealtime")
         assert (timer["ActiveState"] == "active") == ("schedule" in table), (name, timer)
         if runs:
-            product.machine.wait_for(lambda n=number: product.hooks(n, "Stop"), what="an answer")
+            product.machine.wait_for(partial(product.hooks, number, "Stop"), what="an answer")
 
 
 def test_a_long_chain_is_read_in_time(product: Product) -> None:
