@@ -130,14 +130,17 @@ class Pages:
         self._shared.database.query("SELECT 1")
         return self.healthz()
 
-    def metrics(self) -> str:
+    def metrics(self) -> bytes:
         """Numbers for Prometheus."""
-        streams = self._shared.streams
-        bottle.response.content_type = metrics.KIND
-        return metrics.render(
-            self._shared.database, self._shared.turns,
-            streams=len(streams), panes=len(streams.tickets),
+        shared = self._shared
+        sources = metrics.Sources(
+            config=shared.settings, database=shared.database, turns=shared.turns,
+            piped=shared.piped, streams=lambda: len(shared.streams),
+            panes=lambda: len(shared.streams.tickets),
         )  # fmt: skip
+        said, kind = metrics.render(sources, bottle.request.headers.get("Accept", ""))
+        bottle.response.content_type = kind
+        return said
 
     def static(self, version: str, name: str) -> bytes:
         """`GET /static/<version>/<name>`: its address changes with its content."""

@@ -18,6 +18,7 @@ from orchestrator.tmux_control import Control
 from webgate import auth, wire
 from webgate.changes import Reader
 from webgate.control import Controls
+from webgate.piped import Piped
 from webgate.stream import Streams
 from webgate.together import Together
 from webgate.turns import Turns
@@ -39,6 +40,10 @@ class Shared:
     remembered: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
     together: Together = field(default_factory=Together)
     turns: Turns = field(default_factory=Turns)
+    piped: Piped = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.piped = Piped(self.settings.state_dir / "tickets")
 
     def ticket(self, text: str, *, stale: bool = False) -> Ticket:
         """The ticket a path names; with `stale`, as it last was while the database is away.

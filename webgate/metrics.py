@@ -1,88 +1,161 @@
-"""`GET /metrics`: what Prometheus scrapes, in its text format (version 0.0.4).
+"""`GET /metrics`: what Prometheus scrapes, in the format that it asks for.
 
-Numbers of the store and of this process. No titles, no texts: a label is one of our own words.
+Numbers of the store, of files and of this process. No titles, no texts, no ticket's number: a label is
+one of our own words, so that there are as many series after a year as on the first day.
+prometheus_client writes them; it is imported by the first scrape, for a gateway that nobody scrapes
+need not hold it, and its global registry stays unused.
 """
 
 from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from orchestrator.config import Config
 from orchestrator.errors import Unavailable
-from orchestrator.store import health
+from orchestrator.store import health, ingestion
 from orchestrator.store.db import Database
+from webgate.piped import Piped
 from webgate.turns import Turns
 
-KIND = "text/plain; version=0.0.4; charset=utf-8"
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
 BEGAN = time.time()
 _PAGE_BYTES = resource.getpagesize()
 
-Sample = tuple[str, float]  #: labels as they are written, may be empty; and the value
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the numbers come from."""
+
+    config: Config
+    database: Database
+    turns: Turns  #: takes in what is new
+    piped: Piped  #: the same
+    streams: Callable[[], int]  #: open ones of this process
+    panes: Callable[[], int]  #: tickets somebody looks at
 
 
-def render(database: Database, turns: Turns, *, streams: int, panes: int) -> str:
-    """All of it; without a database what is known without one.
+def render(sources: Sources, accept: str = "") -> tuple[bytes, str]:
+    """All of it, and its content type; without a database what is known without one.
 
     Args:
-        database: where the counts are.
-        turns: how long they took; takes in what is new.
-        streams: open ones of this process.
-        panes: tickets somebody looks at.
+        sources: where the numbers come from.
+        accept: the request's header.
     """
-    lines = [
-        *_metric("mc_gateway_streams", "gauge", "Open event streams", [("", streams)]),
-        *_metric("mc_gateway_panes", "gauge", "Tickets whose pane is looked at", [("", panes)]),
-        *_metric("process_start_time_seconds", "gauge", "Since 1970", [("", BEGAN)]),
-        *_metric("process_cpu_seconds_total", "counter", "CPU time", [("", time.process_time())]),
-        *_metric("process_resident_memory_bytes", "gauge", "Memory", [("", _memory_bytes())]),
-    ]
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415  # see above
+    from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    class Everything(Collector):
+        """Each scrape anew."""
+
+        def collect(self) -> Iterable[Metric]:
+            yield from _of_process(sources)
+            yield from _of_database(sources)
+
+        def describe(self) -> Iterable[Metric]:
+            return ()  # else the registry would collect once more, only for the names
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Everything())
+    encode, kind = choose_encoder(accept)
+    return encode(registry), kind
+
+
+def _of_process(sources: Sources) -> Iterator[Metric]:
+    sources.piped.look()
+    yield _gauge("mc_gateway_streams", "Open event streams.", sources.streams())
+    yield _gauge("mc_gateway_panes", "Tickets whose pane is looked at.", sources.panes())
+    yield _counter(
+        "mc_pane_bytes_total", "Bytes piped from panes into their logs since the first scrape.",
+        sources.piped.bytes,
+    )  # fmt: skip
+    yield _gauge("process_start_time_seconds", "Since 1970.", BEGAN)
+    yield _counter("process_cpu_seconds_total", "CPU time.", time.process_time())
+    yield _gauge("process_resident_memory_bytes", "Memory.", _memory_bytes())
+
+
+def _of_database(sources: Sources) -> Iterator[Metric]:
+    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415
+
     try:
-        counts = health.counts(database)
-        turns.look(database)
+        counts = health.counts(sources.database)
+        sources.turns.look(sources.database)
+        unread = unread_bytes(sources.config, sources.database)
     except Unavailable:
-        return "".join([*lines, *_metric("mc_database_up", "gauge", "It answers", [("", 0)])])
-    tickets = [
-        (f'{{status="{status}",turn_state="{turn}"}}', count)
-        for (status, turn), count in counts.tickets.items()
-    ]
-    messages = [(f'{{outcome="{outcome}"}}', count) for outcome, count in counts.messages.items()]
-    lines += [
-        *_metric("mc_database_up", "gauge", "It answers", [("", 1)]),
-        *_metric("mc_tickets", "gauge", "Tickets", tickets),
-        *_metric("mc_cost_usd_total", "counter", "Cost of all tickets", [("", counts.cost_usd)]),
-        *_metric("mc_messages", "gauge", "Messages by what became of them", messages),
-        *_metric(
-            "mc_oldest_queued_seconds", "gauge", "Age of the oldest message that waits",
-            [("", counts.oldest_queued_s)],
-        ),
-        *_metric("mc_worktrees", "gauge", "Worktrees in use", [("", counts.worktrees)]),
-        *_metric("mc_worktree_bytes", "gauge", "Their disk use", [("", counts.worktree_bytes)]),
-        *_metric("mc_events_total", "counter", "Number of the newest event", [("", counts.events)]),
-        *_metric(
-            "mc_recoveries_total", "counter", "Times that what runs was brought in line",
-            [("", counts.recoveries)],
-        ),
-        *_metric("mc_pane_gaps_total", "counter", "Gaps in the logs of panes", [("", counts.gaps)]),
-    ]  # fmt: skip
-    return "".join([*lines, *_histogram(turns)])
+        yield _gauge("mc_database_up", "1: the database answers.", 0)
+        return
+    yield _gauge("mc_database_up", "1: the database answers.", 1)
+    yield _labelled("mc_tickets", "Tickets.", ("status", "turn_state"), counts.tickets.items())
+    yield _counter("mc_cost_usd_total", "Cost of all tickets.", counts.cost_usd)
+    yield _labelled(
+        "mc_messages", "Messages by what became of them.", ("outcome",),
+        (((outcome,), count) for outcome, count in counts.messages.items()),
+    )  # fmt: skip
+    yield _gauge(
+        "mc_oldest_queued_seconds", "Age of the oldest message that waits.", counts.oldest_queued_s
+    )
+    yield _gauge(
+        "mc_ingest_lag_bytes", "Bytes of sidecars that are not in the database yet.", unread
+    )
+    yield _gauge("mc_worktrees", "Worktrees in use.", counts.worktrees)
+    yield _gauge("mc_worktree_bytes", "Their disk use.", counts.worktree_bytes)
+    yield _counter("mc_events_total", "Number of the newest event.", counts.events)
+    yield _counter(
+        "mc_recoveries_total", "Times that what runs was brought in line.", counts.recoveries
+    )
+    yield _counter("mc_pane_gaps_total", "Gaps in the logs of panes.", counts.gaps)
+    yield HistogramMetricFamily(
+        "mc_turn_duration_seconds", "How long turns took that ended since the gateway began.",
+        buckets=list(sources.turns.buckets()), sum_value=sources.turns.sum_s,
+    )  # fmt: skip
 
 
-def _histogram(turns: Turns) -> list[str]:
-    name, buckets = "mc_turn_duration_seconds", list(turns.buckets())
-    return [
-        *_metric(
-            name, "histogram", "How long turns took that ended since the gateway began",
-            [(f'_bucket{{le="{bound}"}}', count) for bound, count in buckets],
-        ),
-        f"{name}_sum {turns.sum_s:.15g}\n{name}_count {buckets[-1][1]}\n",
-    ]  # fmt: skip
+def unread_bytes(config: Config, database: Database) -> int:
+    """What ingest has still to read, of tickets that are not closed; a sidecar that is not there has nothing.
+
+    The end of a line that its writer did not finish is among it.
+    """
+    from orchestrator.watch import FileIdentity  # noqa: PLC0415  # brings watchdog along
+
+    total = 0
+    for ticket, place in ingestion.positions_of_open(database).items():
+        try:
+            found = FileIdentity.of(config.ticket_paths(ticket).sidecar_path)
+        except OSError:
+            continue
+        same = found.text == place.identity and found.size >= place.offset
+        total += found.size - (place.offset if same else 0)
+    return total
 
 
-def _metric(name: str, kind: str, text: str, samples: Iterable[Sample]) -> list[str]:
-    values = [f"{name}{labels} {value:.15g}\n" for labels, value in samples]
-    return [f"# HELP {name} {text}.\n# TYPE {name} {kind}\n", *values]
+def _gauge(name: str, text: str, value: float) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
+
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _labelled(
+    name: str, text: str, labels: tuple[str, ...], samples: Iterable[tuple[tuple[str, ...], int]]
+) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, count in samples:
+        family.add_metric(values, count)
+    return family
 
 
 def _memory_bytes() -> int:

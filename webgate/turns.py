@@ -60,7 +60,9 @@ class Turns:
     def buckets(self) -> Iterator[tuple[str, int]]:
         """Each bound as Prometheus writes it, with how many turns took no longer."""
         total = 0
-        for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), self._counts, strict=True):
+        for bound, count in zip(
+            (*(f"{bound:.1f}" for bound in BOUNDS_S), "+Inf"), self._counts, strict=True
+        ):
             total += count
             yield bound, total
 

@@ -85,6 +85,16 @@ def position(database: Database, source: str) -> Position:
     return Position(**rows[0]) if rows else Position()
 
 
+def positions_of_open(database: Database) -> dict[int, Position]:
+    """How far each ticket's sidecar has been read, of those that are not closed."""
+    rows = database.query(
+        'SELECT t.id, COALESCE(p."offset", 0) AS "offset", COALESCE(p.identity, \'\') AS identity'
+        " FROM tickets AS t LEFT JOIN ingest_positions AS p ON p.source = 'sidecar:' || t.id"
+        " WHERE t.status <> 'closed'"
+    )
+    return {row["id"]: Position(offset=row["offset"], identity=row["identity"]) for row in rows}
+
+
 def store_batch(
     database: Database,
     *,

@@ -19,10 +19,9 @@ import pytest
 
 from orchestrator.store import messages, tickets
 from orchestrator.store.db import Database
+from tests.unit import scrape
 from tests.unit.gateway import Gateway
 from tests.unit.postgres import Cluster
-from webgate import metrics
-from webgate.turns import Turns
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -192,7 +191,7 @@ def told(database: Database) -> dict[str, set[str]]:
     ticket = tickets.create(database, title="counted")
     messages.enqueue(database, ticket.id, "x")
     found: dict[str, set[str]] = {}
-    for line in metrics.render(database, Turns(), streams=1, panes=1).splitlines():
+    for line in scrape.said(database).splitlines():
         if match := re.match(r"(\w+)(?:\{(.*)\})? ", line):
             found[match[1]] = set(re.findall(r"(\w+)=", match[2] or ""))
     return found
@@ -244,11 +243,23 @@ def test_the_alerts_are_whole() -> None:
 def test_promtool_finds_nothing_in_the_metrics(database: Database) -> None:
     """Names, kinds and help are by Prometheus' conventions."""
     messages.enqueue(database, tickets.create(database, title="counted").id, "x")
-    said = metrics.render(database, Turns(), streams=1, panes=1)
+    said = scrape.said(database)
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=said, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_can_read_what_the_dashboard_asks(tmp_path: Path) -> None:
+    """Each expression of a panel parses; promtool knows rules, so each is made one."""
+    rules = [{"record": f"panel:{n}", "expr": asked} for n, asked in enumerate(expressions())]
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_is_whole() -> None:

@@ -196,6 +196,7 @@ def test_the_bill_names_everything_that_is_shipped_or_needed() -> None:
         "greenlet",
         "jinja2",
         "libtmux",
+        "prometheus-client",
         "psycopg2-binary",
         "pystemd",
         "watchdog",
