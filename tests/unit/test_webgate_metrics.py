@@ -70,8 +70,8 @@ def test_what_ingest_has_not_read(database: Database, tmp_path: Path) -> None:
     assert unread_bytes(config, database) == 40 + 30
     assert "mc_ingest_lag_bytes 70.0\n" in said(database, state=tmp_path)
     path.unlink()
-    path.write_bytes(b'{"another":1}\n')
-    assert unread_bytes(config, database) == 14 + 30
+    path.write_bytes(b'{"another":1}\n' + b"x" * 100)
+    assert unread_bytes(config, database) == 114 + 30
 
 
 def test_who_asks_for_openmetrics_gets_it(database: Database) -> None:
