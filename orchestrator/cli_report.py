@@ -51,7 +51,9 @@ def report(by: Sequence[By], since: str | None, *, as_csv: bool, as_json: bool) 
     _, database = open_database()
     zone = datetime.now().astimezone().tzinfo
     assert zone is not None  # noqa: S101  # for mypy: astimezone() sets it
-    rows = spending.report(events.spending(database, spending.KINDS), by, since=first, zone=zone)
+    rows = spending.report(
+        events.spending(database, spending.KINDS, spending.REPEATED), by, since=first, zone=zone
+    )
     names = [name for name in ("day", "ticket", "model") if name in by]
     if as_json:
         print_json([_plain(row, names) for row in rows])

@@ -29,6 +29,7 @@ KINDS = (
     "turn_end",
     "api_error",
 )
+REPEATED = _BEGINS  #: a turn that has begun does not begin by the next one of these
 MAX_MODEL = 100  # characters of what an agent calls its model
 
 

@@ -83,7 +83,7 @@ class Pages:
 
         def count() -> spent.Report:
             database = self._shared.database
-            found = events.spending(database, spending.KINDS)
+            found = events.spending(database, spending.KINDS, spending.REPEATED)
             rows = spending.report(
                 found, ("day", "ticket", "model"), since=first, zone=today.tzinfo or UTC
             )

@@ -126,22 +126,44 @@ def marks(
 
 
 def spending(
-    database: Database, kinds: Sequence[str], *, page: int = 5_000
+    database: Database, kinds: Sequence[str], repeated: Sequence[str], *, page: int = 10_000
 ) -> Iterator[StoredEvent]:
-    """Every event of some kinds, oldest first, with what tells of cost and model alone."""
+    """Events of some kinds, oldest first, with what tells of cost and model alone.
+
+    Args:
+        database: where they are.
+        kinds: all that are asked for.
+        repeated: those of `kinds` that say nothing new right after one another, unless a model is named
+            that the one before did not name. Most events are such; the server leaves them out.
+        page: events looked at by one statement.
+    """
     last = 0
     while True:
+        # by number of events, not by a range of ids: an adopted database may begin anywhere
+        upto = database.query(
+            "SELECT max(id) AS id FROM (SELECT id FROM ticket_events WHERE id > %s"
+            " ORDER BY id LIMIT %s) AS page",
+            (last, page),
+        )[0]["id"]
+        if upto is None:
+            return
         rows = database.query(
             "SELECT id, ticket_id, at, kind, jsonb_strip_nulls(jsonb_build_object("
-            "'cost', jsonb_build_object('total_cost_usd', data #> '{cost,total_cost_usd}'),"
-            " 'total_cost_usd', data -> 'total_cost_usd', 'usage', data -> 'usage',"
-            " 'resumed', data -> 'resumed', 'model', data -> 'model',"
-            " 'message', jsonb_build_object('model', data #> '{message,model}'))) AS data"
-            " FROM ticket_events WHERE id > %s AND kind = ANY(%s) ORDER BY id LIMIT %s",
-            (last, list(kinds), page),
+            "'cost', jsonb_build_object('total_cost_usd', usd), 'total_cost_usd', total,"
+            " 'usage', usage, 'resumed', resumed, 'model', model,"
+            " 'message', jsonb_build_object('model', said))) AS data"
+            " FROM (SELECT *, lag(kind) OVER past AS kind_before, lag(model) OVER past AS model_before,"
+            " lag(said) OVER past AS said_before FROM (SELECT id, ticket_id, at, kind,"
+            " data #> '{cost,total_cost_usd}' AS usd, data -> 'total_cost_usd' AS total,"
+            " data -> 'usage' AS usage, data -> 'resumed' AS resumed, data -> 'model' AS model,"
+            " data #> '{message,model}' AS said FROM ticket_events"
+            " WHERE id > %(last)s AND id <= %(upto)s AND kind = ANY(%(kinds)s) OFFSET 0) AS slim"
+            " WINDOW past AS (PARTITION BY ticket_id ORDER BY id)) AS seen"
+            " WHERE NOT (kind = ANY(%(repeated)s) AND kind_before = ANY(%(repeated)s)"
+            " AND model IS NOT DISTINCT FROM model_before AND said IS NOT DISTINCT FROM said_before)"
+            " IS TRUE ORDER BY id",
+            {"last": last, "upto": upto, "kinds": list(kinds), "repeated": list(repeated)},
         )
         for row in rows:
             yield StoredEvent(**row)
-        if len(rows) < page:
-            return
-        last = rows[-1]["id"]
+        last = upto

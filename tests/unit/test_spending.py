@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import random
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -107,13 +108,41 @@ def run(database: Database, *args: str) -> Result:
     return CliRunner().invoke(REPORT, args, env={"MC_DATABASE_URL": database._dsn, "TZ": "UTC"})
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_the_server_leaves_out_changes_no_report(database: Database, seed: int) -> None:
+    """Of any story, in pages of any size, the rows are those of all events; and much is left out."""
+    dice = random.Random(seed)
+    numbers = [tickets.create(database, title=str(n)).id for n in range(3)]
+    models: list[object] = [None, None, None, "opus", {"id": "haiku"}, "<synthetic>"]
+    kinds = [*spending.KINDS, *spending.REPEATED * 4, "tool_result"]
+    for _ in range(150):
+        said = {
+            "model": dice.choice(models), "message": {"model": dice.choice(models)}, "usage": {"input_tokens": 3},
+            "resumed": dice.random() < 0.5, "total_cost_usd": dice.randrange(9), "cost": {"total_cost_usd": dice.randrange(9)},
+        }  # fmt: skip
+        if dice.random() < 0.6:
+            said = {}
+        events.record(database, dice.choice(numbers), dice.choice(kinds), **said)
+    everything = sorted(
+        (e for n in numbers for e in events.of_ticket(database, n) if e.kind in spending.KINDS),
+        key=lambda e: e.id,
+    )
+    by: tuple[spending.By, ...] = ("day", "ticket", "model")
+    wanted = spending.report(everything, by)
+    for page in (1, 2, 7, 40, 10_000):
+        sent = list(events.spending(database, spending.KINDS, spending.REPEATED, page=page))
+        assert spending.report(sent, by) == wanted
+    assert len(sent) < 0.9 * len(everything)
+
+
 def test_the_command(database: Database) -> None:
     """A table, CSV with a head, JSON; from the events in the database, however many pages they are."""
     ticket = tickets.create(database, title="=HYPERLINK(1)")
     for event in SAID:
         if event.ticket_id == 1:
             events.record(database, ticket.id, event.kind, **event.data)
-    assert len(list(events.spending(database, spending.KINDS, page=2))) == 9
+    asked = (database, spending.KINDS, spending.REPEATED)
+    assert len(list(events.spending(*asked, page=2))) == 9
     today = str(datetime.now(UTC).date())
     assert json.loads(run(database, "--json").stdout)[0]["cost_usd"] == 0.75
     done = run(database, "--csv", "--by", "ticket", "--by", "day", "--by", "model")
