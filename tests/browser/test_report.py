@@ -92,6 +92,8 @@ def test_it_looks_right_and_axe_finds_nothing(
                     if (box := bars.nth(n).bounding_box())
                 )
                 assert highest > 100
+                wide = "all => all.filter(each => each.scrollWidth > each.clientWidth).length"
+                assert page.locator(".scrolls").evaluate_all(wide) == 0, "a bar is out of sight"
                 colour = bars.first.evaluate("bar => getComputedStyle(bar).fill")
                 assert colour == ("rgb(130, 164, 255)" if scheme == "dark" else "rgb(47, 91, 216)")
             page.evaluate(axe)
