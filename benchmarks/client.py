@@ -34,6 +34,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GIVE_UP_S = 120.0
 DRAIN_S = 0.25  # what comes meanwhile is far less than the kernel keeps for a connection
 TEXT, BINARY, PING, PONG = 1, 2, 9, 10  # of WebSocket frames (RFC 6455, 5.2)
+QUIET_S = 10.0  # after which nothing more comes of a flood
 PAUSE_S = 0.5  # of agent.py between THE-BEGIN and the flood
 
 
@@ -332,11 +333,12 @@ class Crowd:
         else:
             print(json.dumps({"go": True}), flush=True)
         fd, begun, rest, crc, seen = self._one.fileno(), 0.0, b"", 0, 0
-        deadline = time.monotonic() + GIVE_UP_S
-        while time.monotonic() < deadline:
+        last = deadline = time.monotonic() + GIVE_UP_S
+        while time.monotonic() < min(deadline, last + QUIET_S):
             for which, piece, now_ns in self._look(1):
                 if which != fd:
                     continue
+                last = now_ns / 1e9
                 rest += piece
                 if not begun:
                     _, there, after = rest.partition(b"THE-BEGIN\r\n")
@@ -354,7 +356,11 @@ class Crowd:
                     since = begun if now - begun > PAUSE_S else typed
                     return {"seconds": now - since - PAUSE_S, "share": share}
                 rest = rest[-16:]
-        return {"seconds": GIVE_UP_S, "share": 0.0}
+        # the end was lost: until what came last
+        return {
+            "seconds": max(last - (begun or typed) - PAUSE_S, 0.1),
+            "share": min(seen / lines, 0.999),
+        }
 
     def say(self, argument: str) -> dict[str, Any]:
         """See the module."""
