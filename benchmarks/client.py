@@ -294,14 +294,16 @@ class Crowd:
         latencies: list[float] = []
         began_ns, deadline = time.monotonic_ns(), time.monotonic() + float(argument)
         ends: dict[int, bytes] = {}
+        newest = dict.fromkeys(self._watched, began_ns)  # a screen drawn again is no second sight
         while time.monotonic() < deadline:
             for fd, new, now_ns in self._look(0.1):
                 text = ends.get(fd, b"") + new
                 last = 0
                 for found in STAMP.finditer(text):
                     last = found.end()
-                    if int(found[1]) > began_ns:
-                        latencies.append((now_ns - int(found[1])) / 1e6)
+                    if (printed_ns := int(found[1])) > newest[fd]:
+                        newest[fd] = printed_ns
+                        latencies.append((now_ns - printed_ns) / 1e6)
                 ends[fd] = text[last:][-24:]  # a stamp in two pieces
         return {"ms": latencies}
 
@@ -338,7 +340,7 @@ class Crowd:
             for which, piece, now_ns in self._look(1):
                 if which != fd:
                     continue
-                last = now_ns / 1e9
+                last = now_ns / 1e9 if piece else last  # a ping is none
                 rest += piece
                 if not begun:
                     _, there, after = rest.partition(b"THE-BEGIN\r\n")
