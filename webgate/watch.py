@@ -94,7 +94,7 @@ class Watcher:
 
     def _read(self) -> None:
         if self._glance is not None:
-            self._glance()
+            self._call(self._glance)
         try:
             data = os.read(self._fd, READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -114,4 +114,10 @@ class Watcher:
             elif both := self._callbacks.get(wd, {}).get(name):
                 woken[id(both)] = both
         for callback, self._glance in woken.values():
-            callback()
+            self._call(callback)
+
+    def _call(self, act: Callback) -> None:
+        try:
+            act()
+        except Exception:  # noqa: BLE001  # gevent stops a watcher whose callback fails: nobody were told any more
+            gevent.get_hub().handle_error(self, *sys.exc_info())

@@ -49,6 +49,19 @@ def test_what_is_no_field_is_refused(lines: bytes) -> None:
         Headers(lines.splitlines(keepends=True) if b"\rC" not in lines else [lines])
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("end", [b"\r\n", b"\x01\r\n", b"\ry\r\n", b""])
+@pytest.mark.parametrize("much", [b" ", b"\t", b"x ", b":", b"\xff"])
+def test_a_long_line_takes_no_longer_than_it_is(much: bytes, end: bytes) -> None:
+    """Before any login: 8 KB of whatever are read, or refused, at once."""
+    line = b"X:" + much * (8000 // len(much)) + end
+    if b"\x01" in end or b"\ry" in end:
+        with pytest.raises(ValueError, match="no header field"):
+            Headers([line])
+    else:
+        assert Headers([line]).get("x") is not None
+
+
 @pytest.mark.parametrize("lines", WRONG.values(), ids=WRONG.keys())
 def test_the_gateway_says_400(shared_gateway: Gateway, lines: bytes) -> None:
     """And closes; nothing of it is taken for a second request."""

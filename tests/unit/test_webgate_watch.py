@@ -63,6 +63,32 @@ def test_what_grew_last_is_looked_at_first(watcher: Watcher, tmp_path: Path) -> 
     assert told == ["glance at two", "two"]
 
 
+def test_one_that_fails_is_told_and_the_next_is_not_lost(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk says EIO: others are told all the same, and so is it once that is over."""
+    told: list[str] = []
+    errors: list[object] = []
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    bad.touch()
+    good.touch()
+
+    def fails() -> None:
+        raise OSError("input/output error")
+
+    one = Told(told, "good")
+    watcher.add(bad, fails, fails)
+    watcher.add(good, one.woken, one.glance)
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_: errors.append(1))
+    grow(bad)
+    assert len(errors) == 1
+    grow(bad)  # the glance at it, and itself
+    assert len(errors) == 3
+    grow(good)
+    grow(good)
+    assert told == ["good", "glance at good", "good"]
+
+
 def test_nothing_is_glanced_at_once_it_is_gone(watcher: Watcher, tmp_path: Path) -> None:
     """Whoever is removed is called no more, in no way."""
     told: list[str] = []
