@@ -76,9 +76,14 @@ class Connection:
         """The pane's bytes."""
         raise NotImplementedError
 
+    def keys(self, text: str) -> tuple[socket.socket, bytes]:
+        """What types them: what to send, and where."""
+        raise NotImplementedError
+
     def type(self, text: str) -> None:
         """Keys."""
-        raise NotImplementedError
+        peer, data = self.keys(text)
+        peer.sendall(data)
 
     def typed(self) -> None:
         """Waits until the keys were taken; not part of an echo's time."""
@@ -103,28 +108,27 @@ class Events(Connection):
                 found.append(base64.b64decode(text))
         return b"".join(found)
 
-    def type(self, text: str) -> None:
+    def keys(self, text: str) -> tuple[socket.socket, bytes]:
         """One POST."""
         if self._keys is None:
             self._keys = socket.create_connection(("127.0.0.1", self.spec["port"]))
             self._keys.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if before := self.spec.get("before"):
-                self._post(*before)
+                self._keys.sendall(self._post(*before))
                 self.typed()
         path, body = self.spec["keys"]
-        self._post(path, {**body, self.spec["key_name"]: text})
+        return self._keys, self._post(path, {**body, self.spec["key_name"]: text})
 
-    def _post(self, path: str, body: dict[str, Any]) -> None:
+    def _post(self, path: str, body: dict[str, Any]) -> bytes:
         text = json.dumps(body).encode()
         lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{self.spec['port']}",
                  "Content-Type: application/json", f"Content-Length: {len(text)}"]  # fmt: skip
         lines += [f"{name}: {value}" for name, value in self.spec.get("headers", {}).items()]
-        assert self._keys is not None  # noqa: S101  # `type` made it
-        self._keys.sendall("\r\n".join([*lines, "", ""]).encode() + text)
+        return "\r\n".join([*lines, "", ""]).encode() + text
 
     def typed(self) -> None:
         """The answer of the POST."""
-        assert self._keys is not None  # noqa: S101  # `type` made it
+        assert self._keys is not None  # noqa: S101  # `keys` made it
         said = b""
         while b"\r\n\r\n" not in said:
             said += self._keys.recv(65_536)
@@ -134,6 +138,11 @@ class Events(Connection):
         length = re.search(rb"(?i)content-length: *(\d+)", head)
         while length and len(body) < int(length[1]):
             body += self._keys.recv(65_536)
+
+
+def _frame(body: bytes, opcode: int = TEXT) -> bytes:
+    """One frame of a client, masked with zeros."""
+    return bytes([0x80 | opcode, 0x80 | len(body), 0, 0, 0, 0]) + body
 
 
 class WebSocket(Connection):
@@ -165,7 +174,7 @@ class WebSocket(Connection):
             opcode, content = self.rest[at] & 15, self.rest[body : body + size]
             found.append(self.of(opcode, content))
             if opcode == PING:
-                self._send(content, PONG)
+                self.socket.sendall(_frame(content, PONG))
             at = body + size
         self.rest = self.rest[at:]
         return b"".join(found)
@@ -177,13 +186,9 @@ class WebSocket(Connection):
         said: list[str] = json.loads(body)
         return said[1].encode() if said[0] == "stdout" else b""
 
-    def type(self, text: str) -> None:
+    def keys(self, text: str) -> tuple[socket.socket, bytes]:
         """One frame."""
-        self._send(json.dumps(["stdin", text]).encode())
-
-    def _send(self, body: bytes, opcode: int = TEXT) -> None:
-        """Masked with zeros."""
-        self.socket.sendall(bytes([0x80 | opcode, 0x80 | len(body), 0, 0, 0, 0]) + body)
+        return self.socket, _frame(json.dumps(["stdin", text]).encode())
 
 
 class Ttyd(WebSocket):
@@ -194,15 +199,16 @@ class Ttyd(WebSocket):
     def greet(self) -> None:
         """The upgrade, and how large the terminal is."""
         super().greet()
-        self._send(json.dumps({"AuthToken": "", "columns": 80, "rows": 24}).encode())
+        size = {"AuthToken": "", "columns": 80, "rows": 24}
+        self.socket.sendall(_frame(json.dumps(size).encode()))
 
     def of(self, opcode: int, body: bytes) -> bytes:
         """See WebSocket."""
         return body[1:] if opcode == BINARY and body[:1] == b"0" else b""
 
-    def type(self, text: str) -> None:
+    def keys(self, text: str) -> tuple[socket.socket, bytes]:
         """One frame."""
-        self._send(b"0" + text.encode())
+        return self.socket, _frame(b"0" + text.encode())
 
 
 class Log(Connection):
@@ -274,14 +280,19 @@ class Crowd:
         for fd in self._watched:
             self._poll.register(fd, select.EPOLLIN)
 
-    def _look(self, timeout_s: float) -> list[tuple[int, bytes, int]]:
+    def _read(self, timeout_s: float) -> list[tuple[int, bytes, int]]:
+        """What came, as it came: connection, bytes, and when."""
         seen = []
         for fd, _ in self._poll.poll(timeout_s):
             data = self._watched[fd].read()
             now_ns = time.monotonic_ns()
             if data:
-                seen.append((fd, self._watched[fd].take(data), now_ns))
+                seen.append((fd, data, now_ns))
         return seen
+
+    def _look(self, timeout_s: float) -> list[tuple[int, bytes, int]]:
+        """The same, and what of it the pane printed."""
+        return [(fd, self._watched[fd].take(data), at) for fd, data, at in self._read(timeout_s)]
 
     def settle(self, quiet_s: float = 0.3, most_s: float = 5.0) -> None:
         """Reads away what was there before; a pane that goes on printing is never quiet."""
@@ -292,19 +303,21 @@ class Crowd:
     def watch(self, argument: str) -> dict[str, Any]:
         """See the module."""
         latencies: list[float] = []
+        came: list[tuple[int, bytes, int]] = []  # read later: one must not wait for another's stamp
         began_ns, deadline = time.monotonic_ns(), time.monotonic() + float(argument)
         ends: dict[int, bytes] = {}
         newest = dict.fromkeys(self._watched, began_ns)  # a screen drawn again is no second sight
         while time.monotonic() < deadline:
-            for fd, new, now_ns in self._look(0.1):
-                text = ends.get(fd, b"") + new
-                last = 0
-                for found in STAMP.finditer(text):
-                    last = found.end()
-                    if (printed_ns := int(found[1])) > newest[fd]:
-                        newest[fd] = printed_ns
-                        latencies.append((now_ns - printed_ns) / 1e6)
-                ends[fd] = text[last:][-24:]  # a stamp in two pieces
+            came += self._read(0.1)
+        for fd, data, now_ns in came:
+            text = ends.get(fd, b"") + self._watched[fd].take(data)
+            last = 0
+            for found in STAMP.finditer(text):
+                last = found.end()
+                if (printed_ns := int(found[1])) > newest[fd]:
+                    newest[fd] = printed_ns
+                    latencies.append((now_ns - printed_ns) / 1e6)
+            ends[fd] = text[last:][-24:]  # a stamp in two pieces
         return {"ms": latencies}
 
     def echo(self, argument: str) -> dict[str, Any]:
@@ -315,12 +328,15 @@ class Crowd:
         found = []
         for number in range(int(argument)):
             letter = LETTERS[number % (len(LETTERS) - 1)]
-            begun = time.monotonic()
-            self._one.type(letter)
-            while not any(letter.encode() in text for _, text, _ in self._look(1)):
-                if time.monotonic() > begun + GIVE_UP_S:
+            peer, data = self._one.keys(letter)
+            begun_ns = time.monotonic_ns()
+            peer.sendall(data)
+            seen: list[int] = []
+            while not seen:
+                seen = [at for _, text, at in self._look(1) if letter.encode() in text]
+                if time.monotonic_ns() > begun_ns + GIVE_UP_S * 1e9:
                     raise SystemExit(f"no echo of {letter}")
-            found.append((time.monotonic() - begun) * 1e3)
+            found.append((seen[0] - begun_ns) / 1e6)
             self._one.typed()
             time.sleep(0.02)  # a key at a time, as typed
         return {"ms": found}

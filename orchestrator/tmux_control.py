@@ -94,8 +94,7 @@ class Control:
         target = _target(ticket)
         self._ask(
             ticket,
-            # -F of if-shell asks a format, no shell
-            f"if-shell -F -t {target} '#{{pane_in_mode}}' 'send-keys -t {target} -X cancel'",
+            f"copy-mode -q -t {target}",
             f"send-keys -t {target} -H {data.hex(' ')}",
             once=True,
         )
@@ -116,7 +115,7 @@ class Control:
         octal = "".join(f"\\{byte:03o}" for byte in data)
         self._ask(
             ticket,
-            f"if-shell -F -t {target} '#{{pane_in_mode}}' 'send-keys -t {target} -X cancel'",
+            f"copy-mode -q -t {target}",
             f'set-buffer -b {buffer} -- "{octal}"',
             f"paste-buffer -p -r -d -b {buffer} -t {target}",
             once=True,
@@ -235,6 +234,7 @@ class Control:
         mark = uuid.uuid4().hex if open_ended else ""
         sent = (*commands, f"display-message -p {mark}") if open_ended else commands
         self._socket().sendall("".join(f"{command}\n" for command in sent).encode("ascii"))
+        os.sched_yield()  # woken on our own core, tmux would wait until we do
         answers: list[list[bytes]] = []
         refused: _Refused | None = None
         for number in range(len(commands)):

@@ -16,7 +16,7 @@ from orchestrator.errors import Conflict, InvalidInput, TicketError
 from orchestrator.naming import ticket_id
 from orchestrator.store import comments, logins, messages, tickets
 from webgate import auth, closing, creation, told, units, wire
-from webgate.base import Shared, author, body, caller
+from webgate.base import AGAIN, Shared, author, body, caller
 from webgate.problems import NotHere
 from webgate.viewer import encode
 
@@ -75,20 +75,22 @@ class Acting:
 
     def keys(self, ticket: str) -> dict[str, Any]:
         """Keys, or a paste, for the pane, from the page that has control."""
-        number = ticket_id(ticket)
-        asked = wire.fields_of(
-            body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES),
-            {"viewer": str},
-            {"keys": str, "paste": str},
+        number, session = ticket_id(ticket), caller()
+        self._type(number, session, body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES))
+        bottle.request.environ[AGAIN] = lambda data: self._type(
+            number, session, wire.json_object(data)
         )
-        self._shared.controls.check(number, asked["viewer"], caller())
+        return {"done": True}
+
+    def _type(self, number: int, session: str, asked: dict[str, Any]) -> None:
+        wire.fields_of(asked, {"viewer": str}, {"keys": str, "paste": str})
+        self._shared.controls.check(number, asked["viewer"], session)
         if ("keys" in asked) == ("paste" in asked):
             raise InvalidInput("Send keys or a paste.", hint='{"viewer": …, "keys": "…"}')
         if "keys" in asked:
             self._shared.tmux.keys(number, asked["keys"].encode())
         else:
             self._shared.tmux.paste(number, asked["paste"])
-        return {"done": True}
 
     def resize(self, ticket: str) -> dict[str, Any]:
         """The pane's size, as the page that has control wants it."""

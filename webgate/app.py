@@ -24,9 +24,9 @@ from webgate import auth, metrics, openapi, pages, problems, spent
 from webgate.acting import Acting
 from webgate.base import Shared, number_asked
 from webgate.openapi import Route
-from webgate.reading import TAKEOVER, Reading
+from webgate.reading import Reading
 
-__all__ = ["TAKEOVER", "build", "routes_of"]
+__all__ = ["build", "routes_of"]
 
 #: Columns of the board, in order: name and the heading above.
 COLUMNS = (("waiting", "Waits for you"), ("in_progress", "In progress"), ("open", "Open"))

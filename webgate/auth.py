@@ -117,13 +117,14 @@ class Token:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._name = os.fspath(path)  # for a look that is taken for every key
         self._seen: tuple[int, ...] = ()
         self._token = b""
 
     def read(self) -> bytes:
         """The token; empty while there is none."""
         try:
-            status = self._path.stat()
+            status = os.stat(self._name)
             seen = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
             if seen != self._seen:
                 self._token, self._seen = self._path.read_bytes().strip(), seen
@@ -206,23 +207,30 @@ class Gate:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answers a request, or refuses it."""
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            named = {name.lower() for name, _ in headers}
-            extra = [(n, v) for n, v in HEADERS.items() if n.lower() not in named]
-            if "cache-control" not in named:
-                extra.append(("Cache-Control", "no-store"))
-            return start_response(status, headers + extra, exc_info)
-
         try:
             self.check(environ)
-            return self._application(environ, start)
+            return self._application(environ, _guarded(start_response))
         except Exception as error:  # noqa: BLE001  # the last one who can answer
-            status, headers, body = problems.render(
-                problems.from_exception(error, environ), environ
-            )
-            start(status, list(headers.items()))
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+            return self.refuse(error, environ, start_response)
+
+    def refuse(
+        self, error: Exception, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Says why not."""
+        status, headers, body = problems.render(problems.from_exception(error, environ), environ)
+        _guarded(start_response)(status, list(headers.items()))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def still(self, environ: Environ) -> None:
+        """For the environment of a request that was let through: raises when it were not any more.
+
+        Only a login can end; what else is checked is in the request, and cannot change.
+        """
+        secret = environ["webgate.session"]
+        if not secret:
+            self._is_program(environ)
+        elif self._sessions.csrf_of(secret) != environ["webgate.csrf"]:
+            raise LoginNeeded
 
     def check(self, environ: Environ) -> None:
         """Lets a request through, or raises what it is refused with.
@@ -306,6 +314,19 @@ class Gate:
         csrf = environ.get("HTTP_X_CSRF_TOKEN", "").encode("utf-8", "replace")
         if not program and not hmac.compare_digest(csrf, environ["webgate.csrf"].encode()):
             raise Refused("The page is out of date.", hint="Load it again.")
+
+
+def _guarded(start_response: StartResponse) -> StartResponse:
+    """The same, with the headers every answer has."""
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        named = {name.lower() for name, _ in headers}
+        extra = [(n, v) for n, v in HEADERS.items() if n.lower() not in named]
+        if "cache-control" not in named:
+            extra.append(("Cache-Control", "no-store"))
+        return start_response(status, headers + extra, exc_info)
+
+    return start
 
 
 class WrongCode(TicketError):

@@ -23,6 +23,11 @@ from webgate.stream import Streams
 from webgate.together import Together
 from webgate.turns import Turns
 
+#: In the environment: who goes on with the connection, a GET's, once the headers are sent.
+TAKEOVER = "webgate.takeover"
+#: The same, of a POST's route: what does the same with the body of a later request. Its answer is the
+#: same too, or it raises.
+AGAIN = "webgate.again"
 MAX_REMEMBERED = 200  # tickets whose page can be shown while the database is away
 
 

@@ -6,12 +6,15 @@ to nothing of ours. Who cannot take all of it, or wants something of its own, is
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from webgate.panelog import PaneLog
 from webgate.viewer import BURST
+
+TURN = 16  # viewers; so many are sent to before those on our own core may read it
 
 
 class Follower(Protocol):
@@ -77,7 +80,11 @@ class Level:
             self._turn = (self._turn + count // 3 + 1) % count
             order = order[self._turn :] + order[: self._turn]
         self._sent_at = time.monotonic()
-        for viewer, send in order:
+        for number, (viewer, send) in enumerate(order, 1):
+            # Who waits for it on this machine, a browser or the sshd of ssh -L, is mostly woken on our own
+            # core, and would have to wait until we are through with everything.
+            if number % TURN == 0:
+                os.sched_yield()
             try:
                 if (sent := send(event)) == size:
                     continue
@@ -85,3 +92,4 @@ class Level:
                 sent = 0
             del self._sends[viewer]
             viewer.stand(self._offset, self._sent_at, event[sent:])
+        os.sched_yield()

@@ -15,10 +15,9 @@ from orchestrator import diff, permits
 from orchestrator.errors import Conflict
 from orchestrator.store import comments, events, messages, tickets
 from webgate import timeline, units, wire
-from webgate.base import Shared, number_asked
+from webgate.base import TAKEOVER, Shared, number_asked
 from webgate.pane import MAX_REPLAY_BYTES, Place
 
-TAKEOVER = "webgate.takeover"  # in the environment: who goes on with the connection (server.py)
 EVENTS_SHOWN = 200
 TIMELINE_EVENTS = 2000  # the newest; older turns are in the log
 TIMELINE_KINDS = (

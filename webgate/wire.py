@@ -146,8 +146,17 @@ def read_json(environ: dict[str, Any], *, max_bytes: int = MAX_BODY_BYTES) -> di
     length = int(environ.get("CONTENT_LENGTH") or 0)  # digits: the server checked
     if length > max_bytes:
         raise TooLarge(f"The body has {length} bytes; at most {max_bytes} are taken here.")
+    return json_object(environ["wsgi.input"].read(length))
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """A JSON object out of bytes.
+
+    Raises:
+        InvalidInput: it is none.
+    """
     try:
-        body = json.loads(environ["wsgi.input"].read(length))
+        body = json.loads(data)
     except (ValueError, RecursionError):
         raise InvalidInput("The body is no JSON.") from None
     if not isinstance(body, dict):

@@ -1,0 +1,174 @@
+"""One connection of HTTP: its limits, the stream that takes it over, and the same request again.
+
+gevent's handler, with what of ours comes before a request is one. A person's keys come one by one,
+each a request of its own over a connection that stays, and differ from the one before in their body
+alone. So a head that says the same byte for byte is not read again: what can have changed since is
+looked at, whether the login is still good and the page still has control, and the rest is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import partial
+from typing import Any
+
+from gevent import socket
+from gevent.pywsgi import WSGIHandler
+
+from webgate import wire
+from webgate.base import AGAIN, TAKEOVER
+from webgate.headers import Headers
+
+MAX_HEADER_BYTES = 8 * 1024  # request line and headers
+MAX_AGAIN = 8  # heads that a connection remembers: those of keys differ in their length
+IDLE_S = 65.0  # a connection that neither asks nor reads for so long is closed
+_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A head that was read, let through and answered, and how its next body is."""
+
+    act: Callable[[bytes], None]
+    environ: dict[str, Any]
+    length: int  #: of head and body
+    answer: tuple[bytes, bytes]  #: before and after the date
+
+
+class _Unacceptable(ValueError):
+    """What is refused before it is a request."""
+
+    def __init__(self, status: str, code: str, message: str) -> None:
+        super().__init__(message)
+        body = json.dumps({"problem": code, "message": message, "hint": ""})
+        self.answer = (
+            status,
+            f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(),
+        )
+
+
+class Handler(WSGIHandler):
+    """One connection."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        if sock.family != socket.AF_UNIX:
+            # Else a second small request on a connection waits 40 ms for the first one's ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(IDLE_S)
+        self._again: dict[bytes, _Again] = {}
+        self._head = b""
+        super().__init__(sock, *args, **kwargs)
+
+    def handle_one_request(self) -> Any:
+        """The next one: as one before it, where it begins with the same head."""
+        try:
+            self._head, end, _ = self.rfile.peek().partition(_END)
+        except (OSError, ValueError):  # the peer has gone, or a stream has the connection
+            return None
+        if not end:
+            self._head = b""  # none yet, or a long one: nothing to remember it by
+        elif (known := self._again.get(self._head)) and (done := self._repeat(known)) is not False:
+            return done
+        return super().handle_one_request()
+
+    def _repeat(self, known: _Again) -> Any:
+        """As handle_one_request; False where it has to be read after all."""
+        gate: Any = self.server.application
+        try:
+            gate.still(known.environ)
+        except Exception:  # noqa: BLE001  # whatever it is, the long way finds it too, and answers
+            self._again.clear()
+            return False
+        try:
+            data = self.rfile.read(known.length)
+        except OSError:
+            return None
+        if len(data) < known.length:
+            return None
+        try:
+            known.act(data[len(self._head) + len(_END) :])
+        except Exception as error:  # noqa: BLE001  # told as any other
+            self.environ = dict(known.environ)
+            self.application = partial(gate.refuse, error)
+            self.handle_one_response()
+            return None if self.close_connection else True
+        before, after = known.answer
+        try:
+            self.socket.sendall(before + formatdate(usegmt=True).encode() + after)
+        except OSError:
+            return None
+        return True
+
+    def MessageClass(self, *args: Any) -> Any:  # noqa: N802  # gevent's name
+        """Reads the headers, within their limit."""
+        rfile = args[0]
+        left = MAX_HEADER_BYTES - len(self.requestline or "")
+        lines = []
+        while True:
+            line = rfile.readline(left + 1)
+            left -= len(line)
+            if left < 0:
+                raise _Unacceptable(
+                    "431 Request Header Fields Too Large", "too-large", "The headers are too long."
+                )
+            if line in {b"\r\n", b"\n", b""}:
+                break
+            lines.append(line)
+        headers = Headers(lines)
+        if headers.get("Transfer-Encoding") is not None:
+            raise _Unacceptable("411 Length Required", "invalid-input", "Send a Content-Length.")
+        return headers
+
+    def read_request(self, raw_requestline: Any) -> Any:
+        """Refuses bodies nobody takes, before they are sent."""
+        read = super().read_request(raw_requestline)
+        if (self.content_length or 0) > wire.MAX_MESSAGE_BODY_BYTES:
+            raise _Unacceptable("413 Content Too Large", "too-large", "The body is too long.")
+        return read
+
+    def _handle_client_error(self, ex: Exception) -> Any:
+        if isinstance(ex, _Unacceptable):
+            return ex.answer
+        return _Unacceptable("400 Bad Request", "invalid-input", "That is no HTTP request.").answer
+
+    def process_result(self) -> None:
+        """Sends the answer; or the headers alone, and leaves the connection to a stream."""
+        environ: dict[str, Any] = self.environ or {}
+        take_over = environ.pop(TAKEOVER, None)
+        if take_over is None or self.command != "GET" or self.code != 200:
+            super().process_result()
+            self._remember(environ)
+            return
+        self.close_connection = self.headers_sent = True
+        # gevent keeps status and headers as bytes here, whatever its type information says.
+        status: Any = self.status
+        headers: Any = self.response_headers
+        head = [b"HTTP/1.1 " + status, b"Connection: close"]
+        head += [b"%s: %s" % each for each in headers if each[0].lower() != b"content-length"]
+        self.socket.sendall(b"\r\n".join(head) + b"\r\n\r\n")
+        # A stream lasts for hours: what is left of its request is a third of what a viewer costs.
+        del environ, status, headers, head
+        self.rfile.close()
+        for name in ("environ", "headers", "requestline", "response_headers", "result"):
+            setattr(self, name, None)
+        take_over(self.socket)
+
+    def _remember(self, environ: dict[str, Any]) -> None:
+        act = environ.pop(AGAIN, None)
+        if act is None or self.code != 200 or self.close_connection or not self._head:
+            return
+        if "HTTP_EXPECT" in environ:  # it wants to hear something before it sends the body
+            return
+        headers: Any = self.response_headers
+        said: Any = self.result
+        lines = [b"%s: %s" % each for each in headers if each[0] != b"Date"]
+        before = b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"Date: "])
+        length = len(self._head) + len(_END) + int(self.content_length or 0)
+        if len(self._again) >= MAX_AGAIN:
+            self._again.clear()
+        kept = {name: each for name, each in environ.items() if name != "wsgi.input"}
+        self._again[self._head] = _Again(act, kept, length, (before, _END + b"".join(said)))
