@@ -156,7 +156,7 @@ def json_object(data: bytes) -> dict[str, Any]:
         InvalidInput: it is none.
     """
     try:
-        body = json.loads(data)
+        body = json.loads(data.decode())
     except (ValueError, RecursionError):
         raise InvalidInput("The body is no JSON.") from None
     if not isinstance(body, dict):
@@ -180,12 +180,20 @@ def fields_of(
             )
         if type(value) is not known[key]:
             raise InvalidInput(f"{key!r} is no {_NAMES[known[key]]}.")
-        if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        if isinstance(value, str) and not _is_text(value):
             raise InvalidInput(f"{key!r} is not valid Unicode text.")
     for key in needed:
         if key not in body:
             raise InvalidInput(f"{key!r} is missing.", hint=f'Send {{"{key}": …}}.')
     return body
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return True
 
 
 def text_of(body: dict[str, Any], key: str) -> str:
