@@ -158,17 +158,18 @@ class Handler(WSGIHandler):
         take_over(self.socket)
 
     def _remember(self, environ: dict[str, Any]) -> None:
-        act = environ.pop(AGAIN, None)
-        if act is None or self.code != 200 or self.close_connection or not self._head:
+        act, said, head = environ.pop(AGAIN, None), self.result, self._head
+        if act is None or self.code != 200 or self.close_connection or not isinstance(said, list):
             return
-        if "HTTP_EXPECT" in environ:  # it wants to hear something before it sends the body
+        # A line may end with LF alone: then the head may have ended before. And who expects something
+        # wants to hear it before the body is sent.
+        if not head or head.count(b"\n") != head.count(b"\r\n") or "HTTP_EXPECT" in environ:
             return
         headers: Any = self.response_headers
-        said: Any = self.result
         lines = [b"%s: %s" % each for each in headers if each[0] != b"Date"]
         before = b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"Date: "])
-        length = len(self._head) + len(_END) + int(self.content_length or 0)
+        length = len(head) + len(_END) + int(self.content_length or 0)
         if len(self._again) >= MAX_AGAIN:
             self._again.clear()
-        kept = {name: each for name, each in environ.items() if name != "wsgi.input"}
-        self._again[self._head] = _Again(act, kept, length, (before, _END + b"".join(said)))
+        kept = {name: each for name, each in environ.items() if isinstance(each, str | bool)}
+        self._again[head] = _Again(act, kept, length, (before, _END + b"".join(said)))

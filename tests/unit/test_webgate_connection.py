@@ -203,6 +203,21 @@ def test_in_pieces_and_two_at_once(pane: Pane, got: Path) -> None:
     arrived(pane, got, "abcccde")
 
 
+def test_lines_that_end_with_a_newline_alone(pane: Pane, got: Path) -> None:
+    """Such a head ends at the first empty line, wherever CR LF CR LF comes after it."""
+    typist = Typist(pane)
+    with socket.create_connection(("127.0.0.1", pane.gateway.port), timeout=10) as peer:
+        for _ in range(2):
+            data = typist.bytes_of("a").replace(b"\r\n", b"\n")
+            # the next one in the same piece; it is no part of the head before it
+            peer.sendall(data + typist.bytes_of("A"))
+            said = read_answer(peer)
+            while said.count(b"HTTP/1.1 200") < 2:
+                said += read_answer(peer)
+            assert said.count(b"HTTP/1.1") == 2
+    arrived(pane, got, "aAaA")
+
+
 def test_who_waits_to_be_asked_for_the_body_is_asked(pane: Pane, got: Path) -> None:
     """Each time: Expect (RFC 9110, 10.1.1)."""
     typist = Typist(pane)
