@@ -15,6 +15,7 @@ stdin; then a command a line, each answered by a line of JSON:
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import os
 import re
@@ -96,16 +97,18 @@ class Events(Connection):
 
     def take(self, data: bytes) -> bytes:
         """Of `pane` events in base64, or of asciinema's lines."""
-        *whole, self.rest = (self.rest + data).split(b"\n\n")
-        found = []
-        for event in whole:
-            head, _, text = event.rpartition(b"data: ")
+        data = self.rest + data if self.rest else data
+        found, at = [], 0
+        while (end := data.find(b"\n\n", at)) >= 0:
+            text = data.find(b"data: ", at, end) + len(b"data: ")
             if self.spec.get("asciinema"):
                 with suppress(ValueError, IndexError, KeyError):
-                    said = json.loads(text)
+                    said = json.loads(data[text:end])
                     found += [said[2].encode()] if said[1] == "o" else []
-            elif b"event: pane" in head:
-                found.append(base64.b64decode(text))
+            elif data.find(b"event: pane", at, text) >= 0:
+                found.append(binascii.a2b_base64(memoryview(data)[text:end]))
+            at = end + 2
+        self.rest = data[at:]
         return b"".join(found)
 
     def keys(self, text: str) -> tuple[socket.socket, bytes]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from webgate.level import Level
+from webgate.level import TURN, Level
 from webgate.panelog import PaneLog
 
 
@@ -116,3 +117,17 @@ def test_a_flood_is_left_to_each(tmp_path: Path, log: PaneLog) -> None:
     level.lead(log)
     assert viewer not in level
     assert 0 < viewer.stands[0] < 10_000_000
+
+
+def test_who_was_sent_to_is_let_run(
+    tmp_path: Path, log: PaneLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many of a crowd, and after the last one: they may wait on our own core."""
+    level, told, turns = Level(), list[str](), list[int]()
+    monkeypatch.setattr("os.sched_yield", lambda: turns.append(len(told)))
+    for number in range(2 * TURN + 3):
+        level.join(Viewer(str(number), told), log, 0, 0)
+    grow(tmp_path, log, b"x")
+    level.lead(log)
+    assert turns[-1] == len(told) == 2 * TURN + 3
+    assert all(after - before <= TURN for before, after in pairwise([0, *turns]))
