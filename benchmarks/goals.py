@@ -1,8 +1,9 @@
 """The rows of the table, and what each shall come to.
 
 Where a target was set against ttyd and there is none on the machine, it stands against terminado on `tmux
-attach` instead, by the proportion of the two where both were measured: 0.56 to 0.78 ms, an echo 0.50 to 0.70,
-500 viewers 10.6 to 10.9 and 36 to 25 % of CPU.
+attach` instead, by the proportion of the two where both were measured: 0.56 to 0.78 ms, an echo 0.50 to 0.70, 36
+to 25 % of CPU with 500 viewers. How long many viewers wait depends on who reads them: with this harness 1.4 to 1.08
+ms with 100 of them and 6.99 to 4.53 with 500 (2026-11-26, five runs).
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ GOALS = (
     Goal(row="latency", what="p50, 1 viewer", beside=TTYD, bound=1.15, instead=(PEER, 0.83)),
     Goal(row="latency", what="p50, 1 viewer", beside=VIBETUNNEL, bound=0.35),
     Goal(row="latency", what="p99, 1 viewer", beside=TTYD, bound=1.0, instead=(PEER, 1.0)),
-    Goal(row="viewers", what="p50, 100 viewers", beside=TTYD, bound=0.5, instead=(PEER, 0.5)),
-    Goal(row="viewers", what="p50, 500 viewers", beside=TTYD, bound=0.3, instead=(PEER, 0.29)),
+    Goal(row="viewers", what="p50, 100 viewers", beside=TTYD, bound=0.5, instead=(PEER, 0.65)),
+    Goal(row="viewers", what="p50, 500 viewers", beside=TTYD, bound=0.3, instead=(PEER, 0.46)),
     Goal(row="viewers", what="CPU, 500 viewers", beside=TTYD, bound=0.3, instead=(PEER, 0.43)),
     Goal(row="viewers", what="memory each, 500 viewers", bound=30, unit="KiB"),
     Goal(row="viewers", what="p50, 2000 viewers", bound=20, unit="ms"),
