@@ -15,6 +15,8 @@ from webgate.panelog import PaneLog
 from webgate.viewer import BURST
 
 TURN = 16  # viewers; so many are sent to before those on our own core may read it
+DEAR_S = 0.0005  # giving way that took longer was to somebody with more to do than to read
+KEEP_S = 0.1  # and then is not done for so long
 
 
 class Follower(Protocol):
@@ -33,7 +35,7 @@ class Level:
         self._sends: dict[Follower, Callable[[bytes], int]] = {}
         self._log: PaneLog | None = None
         self._offset = self._cuts = self._turn = 0
-        self._sent_at = 0.0
+        self._sent_at = self._keep_until = 0.0
 
     def __contains__(self, viewer: Follower) -> bool:
         return viewer in self._sends
@@ -81,10 +83,8 @@ class Level:
             order = order[self._turn :] + order[: self._turn]
         self._sent_at = time.monotonic()
         for number, (viewer, send) in enumerate(order, 1):
-            # Who waits for it on this machine, a browser or the sshd of ssh -L, is mostly woken on our own
-            # core, and would have to wait until we are through with everything.
             if number % TURN == 0:
-                os.sched_yield()
+                self._give_way()
             try:
                 if (sent := send(event)) == size:
                     continue
@@ -92,4 +92,15 @@ class Level:
                 sent = 0
             del self._sends[viewer]
             viewer.stand(self._offset, self._sent_at, event[sent:])
-        os.sched_yield()
+        self._give_way()
+
+    def _give_way(self) -> None:
+        """To who waits for it on this machine, a browser or the sshd of ssh -L.
+
+        It is often woken on our own core, and would have to wait until we are through with everything.
+        """
+        before = time.monotonic()
+        if before >= self._keep_until:
+            os.sched_yield()
+            if (now := time.monotonic()) - before > DEAR_S:  # to a compiler
+                self._keep_until = now + KEEP_S

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from webgate.level import TURN, Level
+from webgate.level import DEAR_S, KEEP_S, TURN, Level
 from webgate.panelog import PaneLog
 
 
@@ -131,3 +131,28 @@ def test_who_was_sent_to_is_let_run(
     level.lead(log)
     assert turns[-1] == len(told) == 2 * TURN + 3
     assert all(after - before <= TURN for before, after in pairwise([0, *turns]))
+
+
+def test_nobody_is_given_way_who_takes_all_of_it(
+    tmp_path: Path, log: PaneLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build on our core would have a slice of time for each few of a crowd."""
+    level, told, turns, clock = Level(), list[str](), list[float](), [100.0]
+
+    def build() -> None:
+        turns.append(clock[0])
+        clock[0] += 2 * DEAR_S
+
+    monkeypatch.setattr("os.sched_yield", build)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    for number in range(4 * TURN):
+        level.join(Viewer(str(number), told), log, 0, 0)
+    for _ in range(3):
+        grow(tmp_path, log, b"x")
+        level.lead(log)
+    assert turns == [100.0]
+    clock[0] += KEEP_S
+    grow(tmp_path, log, b"x")
+    level.lead(log)
+    assert len(turns) == 2
+    assert len(told) == 4 * 4 * TURN
