@@ -247,6 +247,7 @@ def test_a_slow_viewer_is_moved_forward(gateway: Gateway) -> None:
 def test_the_client_survives_its_session(gateway: Gateway) -> None:
     """Sessions come and go; the others are reached all the same, and so they are when it is killed."""
     first, second = Pane(gateway, "cat > /dev/null"), Pane(gateway, "echo ready; cat")
+    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children")
     second.wait_screen("ready")
     for pane in (first, second):
         pane.take()
@@ -257,6 +258,7 @@ def test_the_client_survives_its_session(gateway: Gateway) -> None:
         assert (gone.status, gone.json()["problem"]) == (409, "conflict")
         if pane is first:
             second.tmux("kill-session", "-t", "=mission-control")
+            second.until(lambda: not children.read_text().split(), "its client's end")
             assert second.post("keys", {"viewer": ME, "keys": "still"}).status == 200
             second.wait_screen("still")
 
