@@ -41,7 +41,9 @@ def _seats(bench: Bench, stack: ExitStack, mode: str) -> list[Seat]:
 
 def latency(bench: Bench) -> None:
     """From print to sight, one viewer."""
-    seconds = 2 if bench.quick else 10  # 200 stamps: of 100 the p99 would be a single one
+    seconds = (
+        2 if bench.quick else 5
+    )  # what is read later answers no ping before: ttyd waits for that
     with ExitStack() as stack:
         seats = _seats(bench, stack, "stamps")
         found: dict[str, list[list[float]]] = {seat.name: [] for seat in seats}
