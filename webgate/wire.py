@@ -156,7 +156,7 @@ def json_object(data: bytes) -> dict[str, Any]:
         InvalidInput: it is none.
     """
     try:
-        body = json.loads(data.decode())
+        body = json.loads(data)
     except (ValueError, RecursionError):
         raise InvalidInput("The body is no JSON.") from None
     if not isinstance(body, dict):

@@ -144,6 +144,13 @@ def test_a_wrong_body_is_refused_and_the_next_one_taken(pane: Pane, got: Path) -
     arrived(pane, got, "aaa")
 
 
+def test_a_body_that_begins_with_a_byte_order_mark(pane: Pane, got: Path) -> None:
+    """Is taken, the first time as later."""
+    typist, body = Typist(pane), json.dumps({"viewer": ME, "keys": "a"}).encode("utf-8-sig")
+    assert [typist.ask(body)[0] for _ in range(2)] == [200, 200]
+    arrived(pane, got, "aa")
+
+
 def test_a_login_that_ended_types_no_more(pane: Pane, got: Path) -> None:
     """Logged out on another connection; 401 as for anybody."""
     secret = pane.gateway.log_in()
