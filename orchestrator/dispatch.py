@@ -3,7 +3,7 @@
 One message a ticket at a time: taken with a lease when the worker can take it, and by that marked sent
 before its first byte leaves, settled by the worker's own evidence. What was marked sent and not confirmed
 is never sent again; the operator sees `unconfirmed` and decides. How it gets to the worker is
-`delivery.py`'s business.
+`delivery.py`'s business, and a take whose answer was lost that of `leases.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from orchestrator.config import Config
 from orchestrator.delivery import Delivery, Outcome
 from orchestrator.drivers import NotTaken, message_key
 from orchestrator.errors import ConfigError, Conflict, InvalidInput, TicketError, Unavailable
+from orchestrator.leases import Leases
 from orchestrator.notify import Notifier
 from orchestrator.pipe_watch import PipeWatch
 from orchestrator.seat import Seat
@@ -48,6 +49,7 @@ class Dispatcher:
         self._database = database
         self._delivery = Delivery(Seat(config.tmux.socket))
         self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._leases = Leases(database, self.owner)
         self._sending: set[int] = set()
         self._told: dict[
             int, tuple[str, float]
@@ -57,6 +59,7 @@ class Dispatcher:
 
     def round(self) -> bool:
         """One look at every ticket with a message to send; True while there are some, or one is sent."""
+        self._leases.take_back()  # before the next is taken: what comes back may be the older one
         waiting = messages.tickets_waiting(self._database)
         for number in waiting:
             with self._lock:
@@ -79,11 +82,10 @@ class Dispatcher:
             if obstacle is not None and not self._made_way(worker):
                 self._explain(number, obstacle.reason)
                 return
-            taken = messages.take(
-                self._database, number, self.owner, joined=self._config.dispatch.joined
-            )
+            lease = self._leases.name()
+            taken = self._take(number, lease)
             if taken:
-                self._send(worker, taken)
+                self._send(worker, taken, lease)
         except TicketError as error:
             print(f"ticket {number}: tried again in a moment: {error}", file=sys.stderr)
         except Exception as error:  # noqa: BLE001  # one ticket's surprise must not stop the others
@@ -91,6 +93,13 @@ class Dispatcher:
         finally:
             with self._lock:
                 self._sending.discard(number)
+
+    def _take(self, number: int, lease: str) -> list[Message]:
+        try:
+            return messages.take(self._database, number, lease, joined=self._config.dispatch.joined)
+        except BaseException:  # it may have been carried out all the same
+            self._leases.nothing_left(lease)
+            raise
 
     def _worker(self, number: int) -> Worker | None:
         try:
@@ -125,7 +134,7 @@ class Dispatcher:
             time.sleep(0.05)  # the turn's end is a file of the worker's, not an event
         return False
 
-    def _send(self, worker: Worker, taken: list[Message]) -> None:
+    def _send(self, worker: Worker, taken: list[Message], lease: str) -> None:
         number = worker.ticket.id
         ids = [m.id for m in taken]
         self._told.pop(number, None)
@@ -141,7 +150,8 @@ class Dispatcher:
             outcome = Outcome("unconfirmed", error.message)
         finally:
             if outcome is None:
-                messages.take_back(self._database, ids, self.owner)
+                self._leases.nothing_left(lease)
+                self._leases.take_back()
             else:
                 messages.settle(self._database, ids, outcome.name, outcome.reason)
         if outcome is None:

@@ -104,19 +104,31 @@ def tickets_waiting(database: Database) -> list[int]:
     return [int(row["ticket_id"]) for row in rows]
 
 
-def take(database: Database, ticket: int, owner: str, *, joined: bool = False) -> list[Message]:
-    """The next queued message of a ticket, leased to `owner` and marked sent; all of them with `joined`.
+def lease_of(owner: str, number: int) -> str:
+    """The name of a dispatcher's take."""
+    return f"{owner}/{number}"
+
+
+def take(database: Database, ticket: int, lease: str, *, joined: bool = False) -> list[Message]:
+    """The next queued message of a ticket, leased and marked sent; all of them with `joined`.
 
     To be called right before the first byte leaves: whoever goes away after this leaves them
     unconfirmed. Urgent ones come first, then the oldest. Empty when there is none free, or one is in
     flight (sent, neither confirmed nor given up).
+
+    Args:
+        database: where they are.
+        ticket: whose.
+        lease: a name of this take alone (`lease_of`): by it `take_back` finds what it took when
+            its answer was lost.
+        joined: all of them.
     """
     # One at a time a ticket: FOR UPDATE alone would hand the second message to whoever waited for the
     # first. The second statement sees what was committed while the first one waited.
     rows = database.query(
         "SELECT pg_advisory_xact_lock(%(lock)s, %(ticket)s);"
-        "UPDATE queued_messages m SET lease_owner = %(owner)s,"
-        " lease_until = now() + make_interval(secs => %(lease)s),"
+        "UPDATE queued_messages m SET lease_owner = %(lease)s,"
+        " lease_until = now() + make_interval(secs => %(secs)s),"
         " outcome = 'sent', sent_at = now(), reason = '', sent_after ="
         " (SELECT COALESCE(max(id), 0) FROM ticket_events e WHERE e.ticket_id = m.ticket_id)"
         " WHERE id IN (SELECT id FROM queued_messages WHERE ticket_id = %(ticket)s"
@@ -126,20 +138,28 @@ def take(database: Database, ticket: int, owner: str, *, joined: bool = False) -
         "  ORDER BY urgent DESC, id LIMIT %(limit)s)"
         f" RETURNING {_COLUMNS}",
         {
-            "lock": _TAKE_LOCK, "owner": owner, "lease": LEASE_S, "ticket": ticket,
+            "lock": _TAKE_LOCK, "lease": lease, "secs": LEASE_S, "ticket": ticket,
             "limit": None if joined else 1,
         },
     )  # fmt: skip
     return sorted((_from_row(row) for row in rows), key=lambda m: (not m.urgent, m.id))
 
 
-def take_back(database: Database, ids: Sequence[int], owner: str) -> None:
-    """Queued again: certainly nothing of them reached the worker."""
-    database.query(
-        "UPDATE queued_messages SET outcome = 'queued', sent_at = NULL, lease_owner = NULL,"
-        " lease_until = NULL WHERE id = ANY(%s) AND lease_owner = %s AND outcome = 'sent'",
-        (list(ids), owner),
+def take_back(database: Database, leases: Sequence[str]) -> set[str]:
+    """Queues again what was taken under these names, of which certainly nothing reached a worker.
+
+    By the names alone: this may be carried out late, when the same message was taken anew.
+
+    Returns:
+        The names under which there was something.
+    """
+    rows = database.query(
+        "UPDATE queued_messages m SET outcome = 'queued', sent_at = NULL, lease_owner = NULL,"
+        " lease_until = NULL FROM unnest(%s::text[]) AS unused(lease)"
+        " WHERE m.lease_owner = unused.lease AND m.outcome = 'sent' RETURNING unused.lease",
+        (list(leases),),
     )
+    return {str(row["lease"]) for row in rows}
 
 
 def is_urgent(database: Database, ticket: int) -> bool:
@@ -193,13 +213,13 @@ def give_up_stale(database: Database, owner: str) -> list[int]:
     """
     database.query(
         "UPDATE queued_messages SET lease_owner = NULL, lease_until = NULL"
-        " WHERE outcome = 'queued' AND lease_owner <> %s",
+        " WHERE outcome = 'queued' AND split_part(lease_owner, '/', 1) <> %s",
         (owner,),
     )
     rows = database.query(
         "UPDATE queued_messages SET outcome = 'unconfirmed', lease_owner = NULL,"
         " lease_until = NULL, reason = 'the dispatcher was interrupted while sending it'"
-        " WHERE outcome = 'sent' AND lease_owner <> %s RETURNING id",
+        " WHERE outcome = 'sent' AND split_part(lease_owner, '/', 1) <> %s RETURNING id",
         (owner,),
     )
     return [int(row["id"]) for row in rows]

@@ -119,7 +119,7 @@ def test_a_message_is_taken_by_one(database: Database) -> None:
     taken = [m for found in got for m in found]
     assert [m.id for m in taken] == [first]
     assert [m.outcome for m in taken] == ["sent"]
-    messages.take_back(database, [first], "somebody else")  # whose it is not
+    assert messages.take_back(database, ["somebody else's"]) == set()
     assert messages.get(database, first).outcome == "sent"  # type: ignore[union-attr]
     assert messages.take(database, ticket, "d0") == []
     messages.settle(database, [first], "confirmed")
@@ -137,6 +137,27 @@ def test_what_was_being_sent_is_never_sent_again(database: Database) -> None:
     assert outcomes == {first: "unconfirmed", second: "queued"}
     messages.settle(database, [first], "confirmed")  # the dead one, late: what was said stands
     assert messages.get(database, first).outcome == "unconfirmed"  # type: ignore[union-attr]
+
+
+def test_what_never_left_is_queued_again_by_the_name_it_was_taken_under(database: Database) -> None:
+    """All of a joined take, in order; however late that is carried out, not what was taken anew since."""
+    ticket = make(database)
+    ids = [
+        messages.enqueue(database, ticket, text, urgent=urgent).id
+        for text, urgent in (("one", False), ("two", False), ("now", True))
+    ]
+    lost, anew = (messages.lease_of("me", number) for number in (1, 11))
+    assert len(messages.take(database, ticket, lost, joined=True)) == 3
+    assert not messages.cancel(database, ids[0])
+    assert messages.give_up_stale(database, "me") == []  # its own, after the database was away
+    assert messages.take_back(database, [lost, anew]) == {lost}
+    assert messages.cancel(database, ids[0])  # its author was quicker
+    again = messages.take(database, ticket, anew, joined=True)
+    assert [m.body for m in again] == ["now", "two"]
+    assert messages.take_back(database, [lost]) == set()
+    assert {m.outcome for m in messages.of_ticket(database, ticket)} == {"refused", "sent"}
+    assert sorted(messages.give_up_stale(database, "another")) == ids[1:]
+    assert messages.take_back(database, [anew]) == set()  # it was given up: nobody can know
 
 
 def test_what_an_older_dispatcher_had_only_claimed_is_free_at_once(database: Database) -> None:
