@@ -3,6 +3,11 @@
 It begins empty when the gateway does, which Prometheus takes for what it is: a counter that began anew.
 So a look reads what is new by its number and never the whole table. Out of scope: what turns cost
 (`orchestrator/spending.py`).
+
+An event may commit after one with a larger number. A look goes only as far as an earlier one saw the
+newest number, when nobody who was adding events then still does: by the locks, for a time to wait
+would have to be longer than any transaction, and a horizon of transaction ids does not hold what has
+a number and no id yet.
 """
 
 from __future__ import annotations
@@ -27,21 +32,32 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # two scrapes at once
-        self._last: int | None = None
+        self._last = 0  # taken in up to this number
+        self._final = 0  # nothing more comes up to this one
+        # the next such number, and who has to be gone first
+        self._pending: tuple[int, frozenset[str]] | None = None
         self._began: dict[int, datetime] = {}
         self._counts = [0] * (len(BOUNDS_S) + 1)
         self._sum_s = 0.0
 
     def look(self, database: Database) -> None:
-        """Takes in what happened since the last look; the first one only finds out where to begin."""
+        """Takes in what had happened at the last look; the first one only finds out where to begin."""
         with self._lock:
             newest = events.newest_id(database)
+            writers = events.writers(database)  # in this order: what is still to come is of these
             # a number that went back is another database: restored from a backup
-            if self._last is None or newest < self._last:
-                self._last = newest
+            if self._pending is None or newest < self._pending[0]:
+                self._last = self._final = newest
+                self._pending = newest, writers
                 self._began.clear()
                 return
-            upto = min(newest, self._last + MAX_EVENTS)
+            number, before = self._pending
+            if still := before & writers:
+                self._pending = number, still
+            else:
+                self._final = number
+                self._pending = newest, writers
+            upto = min(self._final, self._last + MAX_EVENTS)
             kinds = (*BEGINS, *ENDS, *BROKEN_OFF)
             for ticket, kind, at in events.marks(database, self._last, upto, kinds):
                 self._take(ticket, kind, at)

@@ -113,6 +113,20 @@ def newest_id(database: Database) -> int:
     return int(database.query("SELECT COALESCE(max(id), 0) AS id FROM ticket_events")[0]["id"])
 
 
+def writers(database: Database) -> frozenset[str]:
+    """The transactions that may be adding events just now.
+
+    A number is given out before its event commits, and by a transaction that has this lock: once those
+    have gone that were seen after `newest_id`, no event comes any more with a number up to that one.
+    """
+    rows = database.query(
+        "SELECT DISTINCT virtualtransaction AS name FROM pg_locks WHERE locktype = 'relation'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND relation = 'ticket_events'::regclass AND mode = 'RowExclusiveLock' AND granted"
+    )
+    return frozenset(str(row["name"]) for row in rows)
+
+
 def marks(
     database: Database, after: int, upto: int, kinds: Sequence[str]
 ) -> list[tuple[int, str, datetime]]:
