@@ -228,11 +228,14 @@ class Pane:
         self._watcher = watcher
         self._watch = watcher.add(path, self.wake, self.glance)
 
-    def glance(self) -> None:
-        """Should the log have grown, those who have all of it so far get the rest."""
-        if self.log is not None:
-            self.log.measure()
-            self.level.lead(self.log)
+    def glance(self) -> int:
+        """Should the log have grown, those who have all of it so far get the rest; by how many bytes."""
+        if self.log is None:
+            return 0
+        before = self.log.size
+        grown = self.log.measure() - before
+        self.level.lead(self.log)
+        return max(0, grown)
 
     def wake(self) -> None:
         """The log grew, or is another one: everybody who can take more gets it."""

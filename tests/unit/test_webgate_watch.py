@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 
-from webgate.watch import Watcher
+from webgate.watch import FLOOD_BYTES, FLOOD_S, REST_S, Watcher
 
 
 class Told:
@@ -21,9 +22,10 @@ class Told:
         """It changed."""
         self._into.append(self._name)
 
-    def glance(self) -> None:
+    def glance(self) -> int:
         """Something did."""
         self._into.append(f"glance at {self._name}")
+        return 0
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_one_that_fails_is_told_and_the_next_is_not_lost(
     bad.touch()
     good.touch()
 
-    def fails() -> None:
+    def fails() -> int:
         raise OSError("input/output error")
 
     one = Told(told, "good")
@@ -103,3 +105,66 @@ def test_nothing_is_glanced_at_once_it_is_gone(watcher: Watcher, tmp_path: Path)
     grow(tmp_path / "one")
     grow(tmp_path / "two")
     assert told == ["two"]
+
+
+class Log:
+    """A log by its size alone, which notes how often it was looked at and how far it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.looks, self.seen = path, 0, 0
+        path.touch()
+
+    def woken(self) -> None:
+        """It changed."""
+        self.glance()
+
+    def glance(self) -> int:
+        """By how much it grew."""
+        before, self.seen = self.seen, self.path.stat().st_size
+        self.looks += self.seen > before
+        return self.seen - before
+
+    def grow(self, by: int, times: int, pause_s: float) -> None:
+        """As `cat >>` does, with a turn of the loop after each piece."""
+        with self.path.open("ab", buffering=0) as file:
+            for _ in range(times):
+                file.write(b"x" * by)
+                gevent.sleep(pause_s)
+
+
+def test_a_flood_is_looked_at_now_and_then(watcher: Watcher, tmp_path: Path) -> None:
+    """And to its end, though nothing tells of that any more."""
+    flooded = Log(tmp_path / "flooded")
+    watcher.add(flooded.path, flooded.woken, flooded.glance)
+    for _ in range(2):  # a rest ends, and the next flood has rests again
+        flooded.looks, began = 0, time.monotonic()
+        flooded.grow(50_000, 400, 0.0005)
+        gevent.sleep(5 * REST_S)
+        assert flooded.looks <= 5 + 1.5 * (time.monotonic() - began) / REST_S
+        assert flooded.seen == flooded.path.stat().st_size
+        gevent.sleep(3 * FLOOD_S)
+
+
+def test_what_trickles_is_seen_at_once(watcher: Watcher, tmp_path: Path) -> None:
+    """Many small pieces are no flood, nor is one large one; no rest is left over from a flood either."""
+    log = Log(tmp_path / "log")
+    watcher.add(log.path, log.woken, log.glance)
+    log.grow(1, 1, 0.01)
+    for by, times in ((FLOOD_BYTES, 1), (100, 300)):
+        log.looks = 0
+        gevent.sleep(3 * FLOOD_S)
+        log.grow(by, times, 0.0005)
+        assert log.looks >= times * 0.9
+
+
+def test_a_flood_may_end_with_the_watch(tmp_path: Path) -> None:
+    """Closed in a rest: nobody is called, and nothing is left running."""
+    watcher = Watcher()
+    flooded = Log(tmp_path / "flooded")
+    watcher.add(flooded.path, flooded.woken, flooded.glance)
+    flooded.grow(50_000, 100, 0.0005)
+    watcher.close()
+    looks = flooded.looks
+    flooded.grow(50_000, 100, 0.0005)
+    gevent.sleep(5 * REST_S)
+    assert flooded.looks == looks
