@@ -18,6 +18,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from orchestrator.naming import session_name
 
 SESSION = "mission-control"  #: the client's own; no ticket's is called so
 ANSWER_S = 5.0  # a server that takes longer is Unavailable
+ECHO_S = 0.002  # mostly an echo has been seen by then: it is what a person waits for, not our answer
 MAX_KEYS_BYTES = 4096  # what a person types at once; more is a paste
 MAX_PASTE_BYTES = 1_000_000
 MIN_COLUMNS, MAX_COLUMNS = 20, 500
@@ -205,14 +207,16 @@ class Control:
         """The answers to some commands, one list of lines each; of no lines unless counted.
 
         With `open_ended` the last one may have any number. With `once` nothing is asked again that may
-        have been done.
+        have been done; it is something typed, and whose echo is waited for.
         """
         with self._lock:
             for again in (True, False):
                 fresh = self._peer is None
                 try:
                     self._ensure(ticket)
-                    return self._exchange(commands, counts, open_ended=open_ended)
+                    return self._exchange(
+                        commands, counts, open_ended=open_ended, later_s=ECHO_S if once else 0.0
+                    )
                 except _Refused as error:
                     if "can't find" in str(error):
                         raise _not_running(ticket) from None
@@ -230,11 +234,14 @@ class Control:
         counts: list[Callable[[list[list[bytes]]], int]] | None,
         *,
         open_ended: bool = False,
+        later_s: float = 0.0,
     ) -> list[list[bytes]]:
         mark = uuid.uuid4().hex if open_ended else ""
         sent = (*commands, f"display-message -p {mark}") if open_ended else commands
         self._socket().sendall("".join(f"{command}\n" for command in sent).encode("ascii"))
         os.sched_yield()  # woken on our own core, tmux would wait until we do
+        if later_s:
+            time.sleep(later_s)  # and what it does next would wait while we read what it said
         answers: list[list[bytes]] = []
         refused: _Refused | None = None
         for number in range(len(commands)):
