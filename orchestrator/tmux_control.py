@@ -20,16 +20,17 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.errors import Conflict, InvalidInput, Unavailable
 from orchestrator.naming import session_name
 
 SESSION = "mission-control"  #: the client's own; no ticket's is called so
 ANSWER_S = 5.0  # a server that takes longer is Unavailable
-ECHO_S = 0.002  # mostly an echo has been seen by then: it is what a person waits for, not our answer
+ECHO_S = 0.002  # mostly an echo was seen by then: a person waits for it, not for our answer
 MAX_KEYS_BYTES = 4096  # what a person types at once; more is a paste
 MAX_PASTE_BYTES = 1_000_000
 MIN_COLUMNS, MAX_COLUMNS = 20, 500
@@ -89,17 +90,34 @@ class Control:
             Conflict: the ticket has no session.
             Unavailable: they may have got there, or not.
         """
-        if not 0 < len(data) <= MAX_KEYS_BYTES:
-            raise InvalidInput(
-                f"1 to {MAX_KEYS_BYTES} bytes are typed at once.", hint="Send the rest as a paste."
-            )
-        target = _target(ticket)
-        self._ask(
-            ticket,
-            f"copy-mode -q -t {target}",
-            f"send-keys -t {target} -H {data.hex(' ')}",
-            once=True,
-        )
+        self._ask(ticket, *_typing(ticket, data), once=True)
+
+    def keys_at_once(self, ticket: int, data: bytes) -> Callable[[], None] | None:
+        """Types them as `keys` does, from where nobody may wait, an event loop.
+
+        Returns:
+            What is left of it, and raises as `keys` does. It has to be called, ECHO_S later: until then
+            nobody else is served. None: nothing was typed, for somebody would have to wait.
+        """
+        commands = _typing(ticket, data)
+        if not self._lock.acquire(blocking=False):
+            return None
+        with suppress(OSError):  # its client ended
+            if self._peer is not None:
+                line = _lines_of(commands)
+                written = os.write(self._peer.fileno(), line)
+                os.sched_yield()  # as in _exchange
+                return partial(self._typed, ticket, len(commands), line[written:])
+        self._lock.release()
+        return None
+
+    def _typed(self, ticket: int, commands: int, rest: bytes) -> None:
+        try:
+            with self._told(ticket):
+                self._socket().sendall(rest)
+                self._answers(commands)
+        finally:
+            self._lock.release()
 
     def paste(self, ticket: int, text: str) -> None:
         """Pastes text, bracketed where the program asked for that. No Enter. Once, as keys.
@@ -209,24 +227,35 @@ class Control:
         With `open_ended` the last one may have any number. With `once` nothing is asked again that may
         have been done; it is something typed, and whose echo is waited for.
         """
-        with self._lock:
-            for again in (True, False):
-                fresh = self._peer is None
-                try:
-                    self._ensure(ticket)
-                    return self._exchange(
-                        commands, counts, open_ended=open_ended, later_s=ECHO_S if once else 0.0
-                    )
-                except _Refused as error:
-                    if "can't find" in str(error):
-                        raise _not_running(ticket) from None
-                    raise Unavailable(f"tmux: {error}.") from None
-                except (OSError, _Gone) as error:
-                    self._drop()
-                    if again and not fresh and not once:
-                        continue  # it ended meanwhile: nothing of this was done
-                    raise Unavailable(f"tmux does not answer: {error}.") from None
-        raise AssertionError
+        with self._lock, self._told(ticket):
+            fresh = self._peer is None
+            try:
+                self._ensure(ticket)
+                return self._exchange(
+                    commands, counts, open_ended=open_ended, later_s=ECHO_S if once else 0.0
+                )
+            except (OSError, _Gone):
+                if fresh or once:
+                    raise
+            self._drop()  # it ended meanwhile: nothing of this was done
+            self._ensure(ticket)
+            return self._exchange(commands, counts, open_ended=open_ended)
+
+    @contextmanager
+    def _told(self, ticket: int) -> Iterator[None]:
+        """What went wrong, as it is told."""
+        try:
+            yield
+        except _Refused as error:
+            if "can't find" in str(error):
+                raise _not_running(ticket) from None
+            raise Unavailable(f"tmux: {error}.") from None
+        except (OSError, _Gone) as error:
+            self._drop()
+            raise Unavailable(f"tmux does not answer: {error}.") from None
+        except BaseException:
+            self._drop()  # what is still to come would be taken for another's answer
+            raise
 
     def _exchange(
         self,
@@ -238,19 +267,27 @@ class Control:
     ) -> list[list[bytes]]:
         mark = uuid.uuid4().hex if open_ended else ""
         sent = (*commands, f"display-message -p {mark}") if open_ended else commands
-        self._socket().sendall("".join(f"{command}\n" for command in sent).encode("ascii"))
+        self._socket().sendall(_lines_of(sent))
         os.sched_yield()  # woken on our own core, tmux would wait until we do
         if later_s:
             time.sleep(later_s)  # and what it does next would wait while we read what it said
+        return self._answers(len(commands), counts, mark)
+
+    def _answers(
+        self,
+        count: int,
+        counts: list[Callable[[list[list[bytes]]], int]] | None = None,
+        mark: str = "",
+    ) -> list[list[bytes]]:
         answers: list[list[bytes]] = []
         refused: _Refused | None = None
-        for number in range(len(commands)):
+        for number in range(count):
             try:
-                if open_ended and number == len(commands) - 1:
+                if mark and number == count - 1:
                     answers.append(self._answer_before(mark.encode()))
                     continue
-                count = counts[number](answers) if counts and refused is None else 0
-                answers.append(self._answer(count))
+                lines = counts[number](answers) if counts and refused is None else 0
+                answers.append(self._answer(lines))
             except _Refused as error:  # the answers to the others are on their way all the same
                 refused = refused or error
         if refused is not None:
@@ -373,6 +410,19 @@ class _Refused(Exception):
 
 def _not_running(ticket: int) -> Conflict:
     return Conflict(f"Ticket {ticket} is not running.", hint=f"ticketctl start {ticket}")
+
+
+def _typing(ticket: int, data: bytes) -> tuple[str, str]:
+    if not 0 < len(data) <= MAX_KEYS_BYTES:
+        raise InvalidInput(
+            f"1 to {MAX_KEYS_BYTES} bytes are typed at once.", hint="Send the rest as a paste."
+        )
+    target = _target(ticket)
+    return f"copy-mode -q -t {target}", f"send-keys -t {target} -H {data.hex(' ')}"
+
+
+def _lines_of(commands: Sequence[str]) -> bytes:
+    return "".join(f"{command}\n" for command in commands).encode("ascii")
 
 
 def _target(ticket: int) -> str:

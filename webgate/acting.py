@@ -6,6 +6,7 @@ through; whether this page may type is control.py's word.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -75,22 +76,10 @@ class Acting:
 
     def keys(self, ticket: str) -> dict[str, Any]:
         """Keys, or a paste, for the pane, from the page that has control."""
-        number, session = ticket_id(ticket), caller()
-        self._type(number, session, body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES))
-        bottle.request.environ[AGAIN] = lambda data: self._type(
-            number, session, wire.json_object(data)
-        )
+        typing = _Typing(self._shared, ticket_id(ticket), caller())
+        typing.type(body(max_bytes=wire.MAX_MESSAGE_BODY_BYTES))
+        bottle.request.environ[AGAIN] = typing
         return {"done": True}
-
-    def _type(self, number: int, session: str, asked: dict[str, Any]) -> None:
-        wire.fields_of(asked, {"viewer": str}, {"keys": str, "paste": str})
-        self._shared.controls.check(number, asked["viewer"], session)
-        if ("keys" in asked) == ("paste" in asked):
-            raise InvalidInput("Send keys or a paste.", hint='{"viewer": …, "keys": "…"}')
-        if "keys" in asked:
-            self._shared.tmux.keys(number, asked["keys"].encode())
-        else:
-            self._shared.tmux.paste(number, asked["paste"])
 
     def resize(self, ticket: str) -> dict[str, Any]:
         """The pane's size, as the page that has control wants it."""
@@ -207,3 +196,36 @@ class Acting:
             self._shared.tmux.release_size(number)
         except TicketError:
             return  # it does not run any more: then it has no size either
+
+
+class _Typing:
+    """What a page types into one ticket's pane; base.Again."""
+
+    def __init__(self, shared: Shared, number: int, session: str) -> None:
+        self._controls, self._tmux = shared.controls, shared.tmux
+        self._number, self._session = number, session
+
+    def type(self, asked: dict[str, Any]) -> None:
+        """Keys, or a paste."""
+        self._check(asked)
+        if "keys" in asked:
+            self._tmux.keys(self._number, asked["keys"].encode())
+        else:
+            self._tmux.paste(self._number, asked["paste"])
+
+    def act(self, data: bytes) -> None:
+        """The same, of a body."""
+        self.type(wire.json_object(data))
+
+    def at_once(self, data: bytes) -> Callable[[], None] | None:
+        """The same, of keys alone."""
+        asked = wire.json_object(data)
+        self._check(asked)
+        keys = asked.get("keys")
+        return None if keys is None else self._tmux.keys_at_once(self._number, keys.encode())
+
+    def _check(self, asked: dict[str, Any]) -> None:
+        wire.fields_of(asked, {"viewer": str}, {"keys": str, "paste": str})
+        self._controls.check(self._number, asked["viewer"], self._session)
+        if ("keys" in asked) == ("paste" in asked):
+            raise InvalidInput("Send keys or a paste.", hint='{"viewer": …, "keys": "…"}')

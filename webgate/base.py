@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import bottle
 
@@ -25,10 +26,23 @@ from webgate.turns import Turns
 
 #: In the environment: who goes on with the connection, a GET's, once the headers are sent.
 TAKEOVER = "webgate.takeover"
-#: The same, of a POST's route: what does the same with the body of a later request. Its answer is the
-#: same too, or it raises.
+#: The same, of a POST's route: an `Again`, what does the same with the body of a later request.
 AGAIN = "webgate.again"
 MAX_REMEMBERED = 200  # tickets whose page can be shown while the database is away
+
+
+class Again(Protocol):
+    """Its answer is the one to the first request too, or it raises."""
+
+    def act(self, data: bytes) -> None:
+        """Does it."""
+
+    def at_once(self, data: bytes) -> Callable[[], None] | None:
+        """The same from the loop's callback, as far as nobody has to wait.
+
+        Returns:
+            What is left; it has to be called, a moment later. None: nothing was done, as where it raises.
+        """
 
 
 @dataclass

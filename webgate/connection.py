@@ -4,35 +4,42 @@ gevent's handler, with what of ours comes before a request is one. A person's ke
 each a request of its own over a connection that stays, and differ from the one before in their body
 alone. So a head that says the same byte for byte is not read again: what can have changed since is
 looked at, whether the login is still good and the page still has control, and the rest is known.
+
+Such a key is typed by the loop's own callback, where nobody has to wait for anything. The greenlet of the
+connection has its turn with the answer, when the echo has mostly been seen: until then a switch to it
+would take the time of those the echo comes from.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from gevent import socket
+from gevent import Timeout, get_hub, socket
+from gevent.hub import Waiter
 from gevent.pywsgi import WSGIHandler
 
 from webgate import wire
-from webgate.base import AGAIN, TAKEOVER
+from webgate.base import AGAIN, TAKEOVER, Again
 from webgate.headers import Headers
 
 MAX_HEADER_BYTES = 8 * 1024  # request line and headers
 MAX_AGAIN = 8  # heads that a connection remembers: those of keys differ in their length
 IDLE_S = 65.0  # a connection that neither asks nor reads for so long is closed
+LATER_S = 0.002  # between a key and what we have to do for its answer
 _END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class _Again:
+class _Known:
     """A head that was read, let through and answered, and how its next body is."""
 
-    act: Callable[[bytes], None]
+    again: Again
     environ: dict[str, Any]
     length: int  #: of head and body
     answer: tuple[bytes, bytes]  #: before and after the date
@@ -59,23 +66,96 @@ class Handler(WSGIHandler):
             # Else a second small request on a connection waits 40 ms for the first one's ACK.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(IDLE_S)
-        self._again: dict[bytes, _Again] = {}
+        self._again: dict[bytes, _Known] = {}
         self._head = b""
+        self._is_read = False  # all that came was read: the next request has not begun
+        self._ready: Any = None
+        self._later: Any = None
+        self._begun: tuple[_Known, Callable[[], None]] | None = None  # by the loop, and not ended
         super().__init__(sock, *args, **kwargs)
+
+    def handle(self) -> None:
+        """All requests of the connection."""
+        try:
+            super().handle()
+        finally:
+            for each in (self._ready, self._later):
+                if each is not None:
+                    each.close()
 
     def handle_one_request(self) -> Any:
         """The next one: as one before it, where it begins with the same head."""
+        if self._is_read:
+            try:
+                self._wait()
+            except OSError:
+                return None
+            if self._begun is not None:
+                return self._end(*self._begun)
+        self._is_read = False
         try:
-            self._head, end, _ = self.rfile.peek().partition(_END)
+            came = self.rfile.peek()
         except (OSError, ValueError):  # the peer has gone, or a stream has the connection
             return None
+        self._head, end, _ = came.partition(_END)
         if not end:
             self._head = b""  # none yet, or a long one: nothing to remember it by
         elif (known := self._again.get(self._head)) and (done := self._repeat(known)) is not False:
+            self._is_read = len(came) == known.length
             return done
         return super().handle_one_request()
 
-    def _repeat(self, known: _Again) -> Any:
+    def _wait(self) -> None:
+        """Until the next request comes; `_begun` is then what the loop did of it, if anything.
+
+        Raises:
+            TimeoutError: none came.
+        """
+        if self._ready is None:
+            loop = get_hub().loop
+            self._ready = loop.io(self.socket.fileno(), 1)
+            self._later = loop.timer(LATER_S, LATER_S)
+        waiter: Any = Waiter()
+        self._begun = None
+        idle = Timeout.start_new(IDLE_S, TimeoutError)
+        self._ready.start(self._begin, waiter, idle)
+        try:
+            waiter.get()
+        except BaseException:
+            if self._begun is not None:  # ended from outside: the rest is to be done all the same
+                self._begun[1]()
+            raise
+        finally:
+            idle.close()
+            self._ready.stop()
+            self._later.stop()
+
+    def _begin(self, waiter: Any, idle: Timeout) -> None:
+        """In the loop. What is not done here is done by the greenlet, which finds out why."""
+        self._ready.stop()
+        idle.close()
+        sock, gate = cast("Any", self.socket), cast("Any", self.server.application)
+        try:
+            data = sock._sock.recv(MAX_HEADER_BYTES, socket.MSG_PEEK)  # noqa: SLF001  # the plain one
+            head, _, body = data.partition(_END)
+            known = self._again.get(head)
+            if known and len(data) == known.length and gate.still_at_once(known.environ):
+                left = known.again.at_once(body)
+                self._begun = (known, left) if left is not None else None
+        except Exception:  # noqa: BLE001  # nothing was done
+            self._begun = None
+        if self._begun is None:
+            waiter.switch(None)
+        else:
+            self._later.again(waiter.switch, None)
+
+    def _end(self, known: _Known, left: Callable[[], None]) -> Any:
+        """The rest of what the loop began, and the answer."""
+        with suppress(OSError):  # it has gone meanwhile: what is left is done all the same
+            self.socket.recv(known.length)  # which was only looked at
+        return self._answered(known, left)
+
+    def _repeat(self, known: _Known) -> Any:
         """As handle_one_request; False where it has to be read after all."""
         gate: Any = self.server.application
         try:
@@ -89,9 +169,13 @@ class Handler(WSGIHandler):
             return None
         if len(data) < known.length:
             return None
+        return self._answered(known, partial(known.again.act, data[len(self._head) + len(_END) :]))
+
+    def _answered(self, known: _Known, act: Callable[[], None]) -> Any:
         try:
-            known.act(data[len(self._head) + len(_END) :])
+            act()
         except Exception as error:  # noqa: BLE001  # told as any other
+            gate: Any = self.server.application
             self.environ = dict(known.environ)
             self.application = partial(gate.refuse, error)
             self.handle_one_response()
@@ -158,8 +242,8 @@ class Handler(WSGIHandler):
         take_over(self.socket)
 
     def _remember(self, environ: dict[str, Any]) -> None:
-        act, said, head = environ.pop(AGAIN, None), self.result, self._head
-        if act is None or self.code != 200 or self.close_connection or not isinstance(said, list):
+        again, said, head = environ.pop(AGAIN, None), self.result, self._head
+        if again is None or self.code != 200 or self.close_connection or not isinstance(said, list):
             return
         # A line may end with LF alone: then the head may have ended before. And who expects something
         # wants to hear it before the body is sent.
@@ -172,4 +256,4 @@ class Handler(WSGIHandler):
         if len(self._again) >= MAX_AGAIN:
             self._again.clear()
         kept = {name: each for name, each in environ.items() if isinstance(each, str | bool)}
-        self._again[head] = _Again(act, kept, length, (before, _END + b"".join(said)))
+        self._again[head] = _Known(again, kept, length, (before, _END + b"".join(said)))

@@ -34,7 +34,8 @@ _MASK = (
     In.IN_MODIFY | In.IN_CREATE | In.IN_DELETE | In.IN_MOVED_TO | In.IN_MOVED_FROM | In.IN_ONLYDIR
 )
 
-FLOOD_BYTES, FLOOD_S = 64 * 1024, 0.02  # so much within so long, and there is a rest after each look
+FLOOD_BYTES = 64 * 1024
+FLOOD_S = 0.02  # so much within so long, and there is a rest after each look
 REST_S = 0.004
 
 Callback = Callable[[], None]

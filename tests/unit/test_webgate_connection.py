@@ -5,6 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +211,43 @@ def test_in_pieces_and_two_at_once(pane: Pane, got: Path) -> None:
             said += read_answer(peer)
         peer.sendall(whole[:-5])  # and goes away
     arrived(pane, got, "abcccde")
+
+
+def test_who_goes_away_with_a_key_holds_nobody_up(pane: Pane, got: Path) -> None:
+    """Reset before it was answered: it was typed, and the next one types."""
+    typist, other = Typist(pane), Typist(pane)
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", pane.gateway.port), timeout=10) as peer:
+            for key in "ab":
+                peer.sendall(typist.bytes_of(key))
+                assert read_answer(peer).startswith(b"HTTP/1.1 200")
+            peer.sendall(typist.bytes_of("c"))
+            time.sleep(0.001)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        arrived_since = time.monotonic()
+        assert other.key("d")[0] == 200
+        assert time.monotonic() - arrived_since < 5
+    pane.until(lambda: got.read_bytes().count(b"d") == 5, "the others")
+    assert got.read_bytes().replace(b"c", b"") == b"abd" * 5
+    assert got.read_bytes().count(b"c") <= 5
+
+
+def test_two_who_type_at_the_same_time(pane: Pane, got: Path) -> None:
+    """Each key once, and each page's in its order."""
+
+    def types(letters: str) -> None:
+        typist = Typist(pane)
+        assert [typist.key(letter)[0] for letter in letters] == [200] * len(letters)
+
+    both = ("abcdefghijklm" * 8, "nopqrstuvwxyz" * 8)
+    threads = [threading.Thread(target=types, args=(letters,)) for letters in both]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    pane.until(lambda: len(got.read_bytes()) >= 208, "all of them")
+    said = got.read_text()
+    assert tuple("".join(c for c in said if c in letters) for letters in both) == both
 
 
 def test_lines_that_end_with_a_newline_alone(pane: Pane, got: Path) -> None:

@@ -308,3 +308,53 @@ def test_what_cannot_be_typed() -> None:
             control.paste(1, text)
     with pytest.raises(Conflict):
         control.keys(1, b"x")
+
+
+@pytest.fixture
+def control() -> Iterator[Control]:
+    """A client of a server of its own, with a session that writes nothing."""
+    name = f"mc-test-{uuid.uuid4().hex}"
+    tmux = ["tmux", "-L", name, "-f", "/dev/null"]
+    subprocess.run([*tmux, "new-session", "-d", "-s", "ticket-1", "exec cat"], check=True)
+    made = Control(name)
+    yield made
+    made.close()
+    subprocess.run([*tmux, "kill-server"], check=True)
+
+
+def test_at_once_only_where_nobody_waits(control: Control) -> None:
+    """Typed, and the rest later; not while somebody is served, nor before there is a client."""
+    assert control.keys_at_once(1, b"a") is None  # a client has to be made first
+    control.keys(1, b"b")
+    left = control.keys_at_once(1, b"c")
+    assert left is not None
+    assert control.keys_at_once(1, b"d") is None
+    left()
+    assert control.capture(1).startswith("bc")
+    missing = control.keys_at_once(2, b"e")
+    assert missing is not None
+    with pytest.raises(Conflict):
+        missing()
+    with pytest.raises(InvalidInput):
+        control.keys_at_once(1, b"")
+    left = control.keys_at_once(1, b"f")
+    assert left is not None
+    left()
+    assert control.capture(1).startswith("bcf")
+
+
+def test_who_is_broken_off_leaves_no_answer_behind(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still to come of it would be taken for the next one's."""
+    control.keys(1, b"a")
+
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for asks in (lambda: control.capture(1), lambda: control.keys(1, b"b")):
+        with monkeypatch.context() as patched:
+            patched.setattr(control, "_answers", broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                asks()
+        assert control.pane(1, "#{session_name}") == "ticket-1"
