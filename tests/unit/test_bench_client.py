@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.connections import KINDS
+from benchmarks.connections import KINDS, PING, PONG
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_S = 20.0
@@ -102,3 +102,34 @@ def test_each_stamp_is_seen_once(kind: str, tmp_path: Path) -> None:
             looker.peer.sendall(b"".join(printed(kind, text) for text in said))
         looker.begin("watch 0.2")
         assert len(looker.answer()["ms"]) == 2
+
+
+def pong(looker: Looker, body: bytes) -> bool:
+    """Whether this one came; a system waits for it, so anything else there is wrong."""
+    wanted = bytes([0x80 | PONG, 0x80 | len(body), 0, 0, 0, 0]) + body  # masked with zeros
+    try:
+        found = looker.peer.recv(len(wanted))
+    except TimeoutError:
+        return False
+    assert found == wanted
+    return True
+
+
+def test_a_ping_is_answered_in_mid_look(tmp_path: Path) -> None:
+    """Or a system that waits for it hangs up: in a quiet pane, within a frame, and between stamps."""
+    with looking("websocket", tmp_path) as looker:
+        looker.begin("watch 4")
+        looker.peer.sendall(frame(PING, b"begun"))  # between commands nobody reads
+        assert pong(looker, b"begun")
+        one, two = (b"@%d@" % time.monotonic_ns() for _ in range(2))
+        first, rest = printed("websocket", one + two[:9]), printed("websocket", two[9:])
+        looker.peer.sendall(first + frame(PING, b"half a stamp") + rest[:9])
+        assert pong(looker, b"half a stamp")
+        looker.peer.sendall(rest[9:] + frame(PING, b"stamps"))
+        looker.peer.settimeout(0.05)  # as agent.py prints them
+        stamps, answered = 2, False
+        while not answered:  # the last stamp comes after the pong, and the look must not be over
+            answered = pong(looker, b"stamps")
+            stamps += 1
+            looker.peer.sendall(printed("websocket", b"@%d@" % time.monotonic_ns()))
+        assert len(looker.answer()["ms"]) == stamps
