@@ -103,7 +103,7 @@ def _once(bench: Bench, ticket: int) -> None:
 
 def cli(bench: Bench) -> None:
     """`ticketctl list` beside `systemctl --user list-units`."""
-    _sleepers(bench, TEN)
+    tickets = _sleepers(bench, TEN)
     runs = str(max(bench.runs, 11))
     for system, argv in (
         ("ours", [TICKETCTL, "list"]),
@@ -113,6 +113,7 @@ def cli(bench: Bench) -> None:
     ):  # fmt: skip
         times = bench.python(_TIMES, runs, *argv)
         bench.note("cli", "wall", "ms", times, system=system, how=" ".join(argv))
+    _stop(bench, tickets)  # or recovery would start them too
 
 
 def _sleepers(bench: Bench, count: int) -> list[int]:
