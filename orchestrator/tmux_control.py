@@ -100,16 +100,18 @@ class Control:
             nobody else is served. None: nothing was typed, for somebody would have to wait.
         """
         commands = _typing(ticket, data)
+        line = _lines_of(commands)
         if not self._lock.acquire(blocking=False):
             return None
-        with suppress(OSError):  # its client ended
-            if self._peer is not None:
-                line = _lines_of(commands)
-                written = os.write(self._peer.fileno(), line)
-                os.sched_yield()  # as in _exchange
-                return partial(self._typed, ticket, len(commands), line[written:])
-        self._lock.release()
-        return None
+        try:
+            written = os.write(self._socket().fileno(), line)
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, OSError | _Gone):  # its client ended, or was never made
+                return None
+            raise
+        os.sched_yield()  # as in _exchange
+        return partial(self._typed, ticket, len(commands), line[written:])
 
     def _typed(self, ticket: int, commands: int, rest: bytes) -> None:
         try:
@@ -389,15 +391,16 @@ class Control:
         self._exchange((f"set-option -t ={SESSION}: destroy-unattached on",), None)
 
     def _drop(self) -> None:
-        if self._peer is not None:
-            self._peer.close()
-        if self._process is not None:
+        peer, process = self._peer, self._process
+        # at first, for it may be broken off while it waits
+        self._peer, self._process, self._read = None, None, b""
+        if peer is not None:
+            peer.close()
+        if process is not None:
             with suppress(ProcessLookupError):
-                self._process.terminate()
+                process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(ANSWER_S)
-        self._peer = self._process = None
-        self._read = b""
+                process.wait(ANSWER_S)
 
 
 class _Gone(Exception):

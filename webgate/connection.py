@@ -100,9 +100,9 @@ class Handler(WSGIHandler):
         self._head, end, _ = came.partition(_END)
         if not end:
             self._head = b""  # none yet, or a long one: nothing to remember it by
-        elif (known := self._again.get(self._head)) and (done := self._repeat(known)) is not False:
+        elif known := self._again.get(self._head):
             self._is_read = len(came) == known.length
-            return done
+            return self._repeat(known)
         return super().handle_one_request()
 
     def _wait(self) -> None:
@@ -123,7 +123,8 @@ class Handler(WSGIHandler):
             waiter.get()
         except BaseException:
             if self._begun is not None:  # ended from outside: the rest is to be done all the same
-                self._begun[1]()
+                with suppress(Exception):
+                    self._begun[1]()
             raise
         finally:
             idle.close()
@@ -151,25 +152,26 @@ class Handler(WSGIHandler):
 
     def _end(self, known: _Known, left: Callable[[], None]) -> Any:
         """The rest of what the loop began, and the answer."""
+        taken, sock = b"", cast("Any", self.socket)
         with suppress(OSError):  # it has gone meanwhile: what is left is done all the same
-            self.socket.recv(known.length)  # which was only looked at
-        return self._answered(known, left)
+            taken = sock._sock.recv(known.length)  # noqa: SLF001  # which was only looked at
+        done = self._answered(known, left)
+        return done if len(taken) == known.length else None  # never the same once more
 
     def _repeat(self, known: _Known) -> Any:
-        """As handle_one_request; False where it has to be read after all."""
-        gate: Any = self.server.application
-        try:
-            gate.still(known.environ)
-        except Exception:  # noqa: BLE001  # whatever it is, the long way finds it too, and answers
-            self._again.clear()
-            return False
+        """As handle_one_request, of a head that is known."""
         try:
             data = self.rfile.read(known.length)
         except OSError:
             return None
         if len(data) < known.length:
             return None
-        return self._answered(known, partial(known.again.act, data[len(self._head) + len(_END) :]))
+        return self._answered(known, partial(self._act, known, data[len(self._head) + len(_END) :]))
+
+    def _act(self, known: _Known, body: bytes) -> None:
+        gate: Any = self.server.application
+        gate.still(known.environ)  # asked now: the body may have come long after the head
+        known.again.act(body)
 
     def _answered(self, known: _Known, act: Callable[[], None]) -> Any:
         try:

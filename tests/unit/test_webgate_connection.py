@@ -172,6 +172,30 @@ def test_a_login_that_ended_types_no_more(pane: Pane, got: Path) -> None:
     arrived(pane, got, "ab")
 
 
+def test_a_body_that_comes_after_the_login_ended(pane: Pane, got: Path) -> None:
+    """Its head came before: nothing is typed all the same."""
+    path, old = pane.gateway.state / "token", pane.gateway.token
+    program = Typist(pane, token=old)
+    take = {"viewer": ME, "action": "take"}
+    assert program.ask(take, path=f"/api/ticket/{pane.ticket}/control")[0] == 200
+    with socket.create_connection(("127.0.0.1", pane.gateway.port), timeout=10) as peer:
+        for key in "ab":
+            peer.sendall(program.bytes_of(key))
+            assert read_answer(peer).startswith(b"HTTP/1.1 200")
+        whole = program.bytes_of("c")
+        peer.sendall(whole[:-3])
+        time.sleep(0.2)
+        try:
+            path.write_text("another\n")
+            peer.sendall(whole[-3:])
+            assert read_answer(peer).startswith(b"HTTP/1.1 401")
+        finally:
+            path.write_text(f"{old}\n")
+        peer.sendall(program.bytes_of("d"))
+        assert read_answer(peer).startswith(b"HTTP/1.1 200")
+    arrived(pane, got, "abd")
+
+
 def test_a_token_that_is_another_now(pane: Pane, got: Path) -> None:
     """The old one types no more, from the next key on."""
     path, old = pane.gateway.state / "token", pane.gateway.token
