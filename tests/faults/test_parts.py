@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.record import Drill
 from tests.machine.machine import Machine
-from tests.machine.product import HOME, STATE, Product
+from tests.machine.product import DATA, HOME, STATE, Product
 
 ROUNDS = int(os.environ.get("MC_DRILL_ROUNDS", "6"))
 OUTAGE_S = float(os.environ.get("MC_DRILL_OUTAGE_S", "5"))
@@ -221,6 +221,29 @@ def test_a_killed_child_is_the_workers_own_business(product: Product, drill: Dri
     product.ctl("reconcile")
     assert product.show(ticket)["status"] == "needs_input"
     assert "SIGKILL" in product.unit(ticket)["StatusText"]
+
+
+@pytest.mark.fault(20)
+def test_a_pid_file_of_before_the_power_cut(product: Product, drill: Drill) -> None:
+    """Its pid is another process's by now, which goes on; a server's own pid file is left alone."""
+    ticket = demo(product)
+    product.say(ticket, "before")
+    pid_file = f"{STATE}/postgres/postmaster.pid"
+    other = product.systemctl("show", "mc-ingest", "-p", "MainPID", "--value").stdout.strip()
+    product.machine.sh(
+        f"cp {pid_file} left; systemctl --user stop mc-postgres; sed '1s/.*/{other}/' left > {pid_file}"
+    )
+    with drill.recovery():
+        product.systemctl("start", "mc-postgres.service")
+        product.say(ticket, "after")
+    assert (
+        product.systemctl("show", "mc-ingest", "-p", "MainPID", "--value").stdout.strip() == other
+    )
+    again = f"{DATA}/postgresql/bin/postgres -D {STATE}/postgres -k /tmp"
+    done = product.machine.run(["sh", "-c", again], check=False, timeout=60)
+    assert done.returncode
+    assert "postmaster.pid" in done.stderr
+    product.say(ticket, "and on it goes")
 
 
 @pytest.mark.fault(18)
