@@ -19,14 +19,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CHECKOUT = "/home/op/mission-control"  #: where it lies inside
 NOT_PRODUCT = (
     "tests/",
-    "docs/",
     "examples/",
     "benchmarks/",
     "release/",
     ".ci/",
     "mkdocs.yml",
-)  #: no part of the hash: nothing of it is installed, or (docs/) only to be read
-MANUALS = ("docs/cli.md", "docs/units.md")  #: man pages are made of them
+)  #: no part of the hash: nothing of it is installed, nor of what install.sh compares
 INSTALL_TIMEOUT_S = 1200
 
 
@@ -45,7 +43,7 @@ def product_hash() -> str:
     """Return a hash of every file that can change what gets installed."""
     digest = hashlib.sha256()
     for name in repository_files():
-        if name in MANUALS or not name.startswith(NOT_PRODUCT):
+        if not name.startswith(NOT_PRODUCT):
             path = REPOSITORY / name
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{name}\0{path.stat().st_mode & 0o111}\0{content}\n".encode())
