@@ -30,7 +30,7 @@ from orchestrator.naming import session_name
 
 SESSION = "mission-control"  #: the client's own; no ticket's is called so
 ANSWER_S = 5.0  # a server that takes longer is Unavailable
-ECHO_S = 0.002  # mostly an echo was seen by then: a person waits for it, not for our answer
+ECHO_S = 0.002  #: mostly an echo was seen by then: a person waits for it, not for our answer
 MAX_KEYS_BYTES = 4096  # what a person types at once; more is a paste
 MAX_PASTE_BYTES = 1_000_000
 MIN_COLUMNS, MAX_COLUMNS = 20, 500

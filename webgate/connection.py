@@ -24,6 +24,7 @@ from gevent import Timeout, get_hub, socket
 from gevent.hub import Waiter
 from gevent.pywsgi import WSGIHandler
 
+from orchestrator.tmux_control import ECHO_S
 from webgate import wire
 from webgate.base import AGAIN, TAKEOVER, Again
 from webgate.headers import Headers
@@ -31,7 +32,6 @@ from webgate.headers import Headers
 MAX_HEADER_BYTES = 8 * 1024  # request line and headers
 MAX_AGAIN = 8  # heads that a connection remembers: those of keys differ in their length
 IDLE_S = 65.0  # a connection that neither asks nor reads for so long is closed
-LATER_S = 0.002  # between a key and what we have to do for its answer
 _END = b"\r\n\r\n"
 
 
@@ -114,7 +114,7 @@ class Handler(WSGIHandler):
         if self._ready is None:
             loop = get_hub().loop
             self._ready = loop.io(self.socket.fileno(), 1)
-            self._later = loop.timer(LATER_S, LATER_S)
+            self._later = loop.timer(ECHO_S, ECHO_S)
         waiter: Any = Waiter()
         self._begun = None
         idle = Timeout.start_new(IDLE_S, TimeoutError)
